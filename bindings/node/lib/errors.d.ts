@@ -1,0 +1,125 @@
+// Error classes, one per kind of error.
+// Made by `cargo xtask codegen` from engine/lomusai_wire/tables/errors.toml. Do not edit.
+
+export type ErrorKind = 'invalid' | 'not_found' | 'conflict' | 'denied' | 'rate_limited' | 'unavailable' | 'timeout' | 'cancelled' | 'limit' | 'storage' | 'tool' | 'provider' | 'host' | 'closed' | 'internal';
+
+export type ErrorCode =
+  | 'argument_invalid'
+  | 'json_invalid'
+  | 'utf8_invalid'
+  | 'name_invalid'
+  | 'schema_invalid'
+  | 'spec_invalid'
+  | 'input_empty'
+  | 'transcript_invalid'
+  | 'arguments_invalid'
+  | 'resume_invalid'
+  | 'output_invalid'
+  | 'component_changed'
+  | 'unsupported'
+  | 'agent_unknown'
+  | 'tool_unknown'
+  | 'provider_unknown'
+  | 'function_unknown'
+  | 'run_unknown'
+  | 'thread_unknown'
+  | 'effect_unknown'
+  | 'blob_unknown'
+  | 'name_taken'
+  | 'run_exists'
+  | 'run_finished'
+  | 'run_active'
+  | 'run_blocked'
+  | 'thread_busy'
+  | 'already_answered'
+  | 'sequence_conflict'
+  | 'engine_forked'
+  | 'credentials_rejected'
+  | 'processor_aborted'
+  | 'provider_rate_limited'
+  | 'provider_unreachable'
+  | 'provider_failed'
+  | 'stream_truncated'
+  | 'tool_timeout'
+  | 'model_timeout'
+  | 'function_timeout'
+  | 'run_timeout'
+  | 'close_timeout'
+  | 'run_cancelled'
+  | 'message_too_large'
+  | 'result_too_large'
+  | 'run_too_large'
+  | 'depth_exceeded'
+  | 'store_locked'
+  | 'store_read_only'
+  | 'store_newer'
+  | 'store_corrupt'
+  | 'store_full'
+  | 'store_failed'
+  | 'tool_failed'
+  | 'tool_unanswered'
+  | 'tool_result_invalid'
+  | 'provider_rejected'
+  | 'provider_response_invalid'
+  | 'provider_host_failed'
+  | 'script_exhausted'
+  | 'function_failed'
+  | 'function_unanswered'
+  | 'function_reply_invalid'
+  | 'callback_panicked'
+  | 'engine_closed'
+  | 'handle_closed'
+  | 'internal'
+  | (string & {});
+
+export interface ErrorBody {
+  kind?: ErrorKind;
+  code?: ErrorCode;
+  message: string;
+  retryable?: boolean;
+  retry_after_ms?: number;
+  details?: Record<string, unknown>;
+}
+
+/** An error of the engine. `code` is stable and the same in every language. */
+export class LomusaiError extends Error {
+  constructor(body: ErrorBody, options?: { cause?: unknown });
+  readonly kind: ErrorKind;
+  readonly code: ErrorCode;
+  readonly retryable: boolean;
+  readonly retryAfterMs?: number;
+  readonly details: Record<string, unknown>;
+}
+/** The request can never succeed as written. Fix what the message names; do not retry. */
+export class InvalidError extends LomusaiError {}
+/** The thing named does not exist here. Register or create it, or correct the name. */
+export class NotFoundError extends LomusaiError {}
+/** The state does not allow it: it exists already, is busy, or was done before. */
+export class ConflictError extends LomusaiError {}
+/** Credentials are missing or not accepted, or a rule said no. */
+export class DeniedError extends LomusaiError {}
+/** The other side asked to slow down. Retry after `retry_after_ms`. */
+export class RateLimitedError extends LomusaiError {}
+/** The other side could not be reached or failed. Trying again may help. */
+export class UnavailableError extends LomusaiError {}
+/** It took longer than the limit named in the message. */
+export class TimeoutError extends LomusaiError {}
+/** The run was told to stop. */
+export class CancelledError extends LomusaiError {}
+/** A limit on size, depth or count was crossed. */
+export class LimitError extends LomusaiError {}
+/** The store refused or lost access. The message names the file and what to do. */
+export class StorageError extends LomusaiError {}
+/** A tool failed. The model is told; the host sees it where it ends the run. */
+export class ToolError extends LomusaiError {}
+/** A model provider answered with an error or with nonsense. */
+export class ProviderError extends LomusaiError {}
+/** A function of the host failed or broke the contract of its callback. */
+export class HostError extends LomusaiError {}
+/** The engine or handle is closed. */
+export class ClosedError extends LomusaiError {}
+/** A defect of the engine. Please report it. */
+export class InternalError extends LomusaiError {}
+
+export const KINDS: Record<ErrorKind, typeof LomusaiError>;
+export const CODES: Record<string, ErrorKind>;

@@ -1,0 +1,1 @@
+//! Lomusai for Node.

@@ -1,0 +1,1 @@
+//! An agent engine that you embed: agents, tools and durable runs behind one small API.

@@ -1,0 +1,225 @@
+//! What a run knows: the fold of its journal.
+
+use std::sync::Arc;
+
+use lomusai_wire::{
+    EffectId, EffectKind, ErrorBody, FinishReason, Message, ModelSettings, Outcome, Pending, RunOptions, RunOutput,
+    ToolCall, ToolChoice, ToolResult, Usage,
+};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Where in the loop a run is. See the table in the module's documentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    New,
+    Preparing,
+    StepStart,
+    Thinking,
+    Acting,
+    Reviewing,
+    Finishing(Outcome),
+    Closed,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    pub(super) phase: Phase,
+    pub(super) options: RunOptions,
+    /// The whole conversation: history, input, what was said since.
+    pub(super) messages: Vec<Arc<Message>>,
+    /// How many of `messages` were there before the run.
+    pub(super) history: usize,
+    /// Number of the next message.
+    pub(super) number: u64,
+    /// What the instructions function answered.
+    pub(super) instructions: Option<String>,
+    /// Counts model calls, from 1.
+    pub(super) step: u32,
+    /// How many functions of the phase's chain have answered.
+    pub(super) chain: usize,
+    /// What step processors changed for this step.
+    pub(super) overlay: StepOverlay,
+    /// Effects that were started or wait, in the order they were.
+    pub(super) open: Vec<Open>,
+    /// The calls of this step.
+    pub(super) calls: Vec<Call>,
+    pub(super) finish: Option<FinishReason>,
+    /// A stop function said yes.
+    pub(super) stop: bool,
+    pub(super) abort: Option<Abort>,
+    /// How often a processor, and the shape of the answer, sent the model back.
+    pub(super) processor_retries: u32,
+    pub(super) output_retries: u32,
+    pub(super) suspended: bool,
+    pub(super) cancelling: bool,
+    pub(super) cancel_reason: Option<String>,
+    pub(super) failure: Option<ErrorBody>,
+    pub(super) usage: Usage,
+    pub(super) result: Option<RunResult>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct RunResult {
+    pub(super) outcome: Outcome,
+    pub(super) output: Option<RunOutput>,
+    pub(super) error: Option<ErrorBody>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Open {
+    pub(super) effect_id: EffectId,
+    pub(super) kind: EffectKind,
+    pub(super) component: String,
+    pub(super) attempt: u32,
+    /// Which of the step's calls it serves.
+    pub(super) call: Option<usize>,
+    pub(super) resume: Option<Value>,
+    pub(super) status: OpenStatus,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum OpenStatus {
+    Running,
+    /// Until it is tried again.
+    Waiting(u64),
+    Suspended(Box<Pending>),
+}
+
+/// A tool call on its way: hook, rule, approval, tool, hook.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    pub(super) call: ToolCall,
+    pub(super) effect_id: EffectId,
+    /// The arguments, where the hook changed them.
+    pub(super) arguments: Option<String>,
+    pub(super) before_done: bool,
+    /// What the approval function said.
+    pub(super) rule: Option<bool>,
+    pub(super) approved: bool,
+    pub(super) attempts: u32,
+    pub(super) resume: Option<Value>,
+    /// What the tool came to.
+    pub(super) result: Option<ToolResult>,
+    /// Whether the tool itself answered, so that the after-hook has something to look at.
+    pub(super) ran: bool,
+    pub(super) after_done: bool,
+}
+
+impl Call {
+    pub(super) fn new(call: ToolCall, effect_id: EffectId) -> Self {
+        Self {
+            call,
+            effect_id,
+            arguments: None,
+            before_done: false,
+            rule: None,
+            approved: false,
+            attempts: 0,
+            resume: None,
+            result: None,
+            ran: false,
+            after_done: false,
+        }
+    }
+
+    pub(super) fn arguments(&self) -> &str {
+        self.arguments.as_deref().unwrap_or(&self.call.arguments)
+    }
+}
+
+impl State {
+    pub(super) fn new(options: RunOptions, history: Vec<Arc<Message>>) -> Self {
+        Self {
+            phase: Phase::New,
+            options,
+            history: history.len(),
+            number: crate::transcript::next_number(&history),
+            messages: history,
+            instructions: None,
+            step: 0,
+            chain: 0,
+            overlay: StepOverlay::default(),
+            open: Vec::new(),
+            calls: Vec::new(),
+            finish: None,
+            stop: false,
+            abort: None,
+            processor_retries: 0,
+            output_retries: 0,
+            suspended: false,
+            cancelling: false,
+            cancel_reason: None,
+            failure: None,
+            usage: Usage::default(),
+            result: None,
+        }
+    }
+
+    pub(super) fn open(&self, id: &EffectId) -> Option<&Open> {
+        self.open.iter().find(|open| open.effect_id == *id)
+    }
+
+    pub(super) fn close(&mut self, id: &EffectId) -> Option<Open> {
+        let place = self.open.iter().position(|open| open.effect_id == *id)?;
+        Some(self.open.remove(place))
+    }
+
+    pub(super) fn last_assistant(&self) -> Option<&Arc<Message>> {
+        self.messages[self.history..].iter().rev().find(|message| message.role == lomusai_wire::Role::Assistant)
+    }
+
+    /// Whether the world still works on something.
+    pub(super) fn is_busy(&self) -> bool {
+        self.open.iter().any(|open| !matches!(open.status, OpenStatus::Suspended(_)))
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.open.iter().any(|open| open.status == OpenStatus::Running)
+    }
+}
+
+/// What a processor may answer. Which fields count depends on its phase.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ProcessorReply {
+    pub(super) abort: Option<Abort>,
+    pub(super) messages: Option<Vec<Message>>,
+    pub(super) instructions: Option<String>,
+    pub(super) tools: Option<Vec<String>>,
+    pub(super) tool_choice: Option<ToolChoice>,
+    pub(super) settings: Option<ModelSettings>,
+    pub(super) text: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Abort {
+    pub(super) reason: String,
+    pub(super) retry: bool,
+}
+
+/// What step processors changed for one step.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StepOverlay {
+    pub(super) messages: Option<Vec<Arc<Message>>>,
+    pub(super) instructions: Option<String>,
+    pub(super) tools: Option<Vec<String>>,
+    pub(super) tool_choice: Option<ToolChoice>,
+    pub(super) settings: Option<ModelSettings>,
+}
+
+/// What a tool hook may answer.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct HookReply {
+    pub(super) arguments: Option<Value>,
+    #[serde(deserialize_with = "present")]
+    pub(super) output: Option<Value>,
+}
+
+/// `null` given is something else than nothing given.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}

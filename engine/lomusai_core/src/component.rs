@@ -1,0 +1,116 @@
+//! What every component is told about the call it serves.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use lomusai_wire::{CallId, Context, EffectId, EventBody, RunId};
+use serde_json::Value;
+
+use crate::cancel::CancelToken;
+use crate::{BoxFuture, Result};
+
+/// What the caller of a run attached to it for its own components: an asyncio loop, a request object. Never journaled.
+pub type HostSlot = Arc<dyn Any + Send + Sync>;
+
+/// Where events of a component go: towards the run's readers.
+pub type Emit = Arc<dyn Fn(EventBody) + Send + Sync>;
+
+/// One call of a component. Cloning it is cheap.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct CallContext {
+    /// The run.
+    pub run_id: RunId,
+    /// The effect, by position in the run.
+    pub effect_id: EffectId,
+    /// The tool call, for a tool.
+    pub call_id: Option<CallId>,
+    /// Counts from 1.
+    pub attempt: u32,
+    /// The agent.
+    pub agent: Arc<str>,
+    /// Set when the result is not wanted any more.
+    pub cancel: CancelToken,
+    /// When the call times out, in milliseconds since 1970.
+    pub deadline_ms: Option<u64>,
+    /// What the caller wants its functions to know, transient keys included.
+    pub context: Arc<Context>,
+    /// What resumed the call, where it had suspended.
+    pub resume: Option<Value>,
+    /// The caller's own slot.
+    pub host: Option<HostSlot>,
+    /// Where events go.
+    pub emit: Option<Emit>,
+}
+
+impl CallContext {
+    /// The context of an effect, with nothing else known.
+    pub fn new(run_id: RunId, effect_id: EffectId) -> Self {
+        Self {
+            run_id,
+            effect_id,
+            call_id: None,
+            attempt: 1,
+            agent: "".into(),
+            cancel: CancelToken::new(),
+            deadline_ms: None,
+            context: Arc::default(),
+            resume: None,
+            host: None,
+            emit: None,
+        }
+    }
+
+    /// The key under which an effect can be made idempotent: the same for every attempt, in every process.
+    pub fn idempotency_key(&self) -> String {
+        format!("{}/{}", self.run_id, self.effect_id)
+    }
+
+    /// Tells the run's readers how far the call is.
+    pub fn progress(&self, data: Value) {
+        self.emit(EventBody::EffectProgress { effect_id: self.effect_id.clone(), data });
+    }
+
+    /// Tells the run's readers something; `durable` keeps it in the journal.
+    pub fn custom(&self, name: impl Into<String>, data: Value, durable: bool) {
+        self.emit(EventBody::Custom { name: name.into(), data, durable });
+    }
+
+    fn emit(&self, body: EventBody) {
+        if let Some(emit) = &self.emit {
+            emit(body);
+        }
+    }
+}
+
+impl fmt::Debug for CallContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallContext")
+            .field("key", &self.idempotency_key())
+            .field("attempt", &self.attempt)
+            .field("cancel", &self.cancel)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Any other function of the host: dynamic instructions, a processor, a hook, an approval rule, a stop condition.
+///
+/// What it is asked and answers depends on where a spec names it; see [`AgentSpec`](lomusai_wire::AgentSpec).
+pub trait Function: Send + Sync {
+    /// Answers a question. Dropping the future means the answer is not wanted any more.
+    fn call<'a>(&'a self, context: CallContext, input: Value) -> BoxFuture<'a, Result<Value>>;
+}
+
+/// A Rust closure as a [`Function`].
+pub struct FnFunction<F>(pub F);
+
+impl<F, Fut> Function for FnFunction<F>
+where
+    F: Fn(CallContext, Value) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<Value>> + Send + 'static,
+{
+    fn call<'a>(&'a self, context: CallContext, input: Value) -> BoxFuture<'a, Result<Value>> {
+        Box::pin((self.0)(context, input))
+    }
+}

@@ -1,0 +1,203 @@
+//! What a store does, by concern. One behaviour suite judges all of them: `lomusai_stores`' `tests/behaviour.rs`.
+
+mod memory;
+
+use std::sync::Arc;
+
+use lomusai_wire::{Event, Message, RunFilter, RunId, RunInfo, ThreadId};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use memory::MemoryStore;
+
+use crate::{BoxFuture, Result};
+
+/// Everything the engine needs kept. `commit` is the only way to write a run.
+pub trait Store: Journal + Threads + KeyValue + Blobs + Leases {
+    /// Writes a batch: all of it or nothing. Returns once it is as durable as the store makes things.
+    ///
+    /// # Errors
+    /// `run_exists` for a first append to a run that exists; `run_unknown` for a later one to a run that does not;
+    /// `sequence_conflict` when the sequence or the epoch is not the expected one; `thread_busy` when another unfinished run
+    /// claims the thread, with its id as the detail `run_id`; storage errors.
+    fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<()>>;
+
+    /// What this store can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Waits for writes under way and lets go of files. Later calls fail with `engine_closed`. Doing it twice is fine.
+    fn close(&self) -> BoxFuture<'_, Result<()>>;
+}
+
+/// What a store can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Whether what is committed outlives the process.
+    pub durable: bool,
+    /// Whether several processes may use it at once.
+    pub shared: bool,
+}
+
+impl Capabilities {
+    /// A store that keeps things in this process only.
+    pub const VOLATILE: Self = Self { durable: false, shared: false };
+    /// A store whose contents outlive the process and can be shared between processes.
+    pub const DURABLE: Self = Self { durable: true, shared: true };
+}
+
+/// What is written together.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Batch {
+    /// Events of one run.
+    pub run: Option<RunAppend>,
+    /// Changes to one thread.
+    pub thread: Option<ThreadChange>,
+    /// Values to set, or to remove where `None`.
+    pub values: Vec<(String, String, Option<Value>)>,
+    /// Content to keep, by its hash.
+    pub blobs: Vec<(String, Arc<[u8]>)>,
+}
+
+/// Events to append to a run's journal.
+#[derive(Clone, Debug)]
+pub struct RunAppend {
+    /// Number of the last durable event so far; 0 creates the run.
+    pub expected_seq: u64,
+    /// The lease under which the run is written; 1 for a new run.
+    pub epoch: u64,
+    /// Who writes. Recorded as the lease holder when the run is created.
+    pub owner: Arc<str>,
+    /// Durable events, `seq` rising by one from `expected_seq + 1`. May be empty, to change only `info`.
+    pub events: Vec<Arc<Event>>,
+    /// The line about the run after these events. `info.seq` is the last event's.
+    pub info: RunInfo,
+}
+
+/// Changes to a thread. Creates it when it does not exist.
+#[derive(Clone, Debug)]
+pub struct ThreadChange {
+    /// The thread.
+    pub thread: ThreadId,
+    /// Who owns it, when it is created.
+    pub resource: Option<String>,
+    /// Makes this run the one that works on the thread; refused while another unfinished one does.
+    pub claim: Option<RunId>,
+    /// Lets go of the thread, if this run holds it.
+    pub release: Option<RunId>,
+    /// Messages to append, in order.
+    pub append: Vec<Arc<Message>>,
+    /// The time of the change.
+    pub now_ms: u64,
+}
+
+impl ThreadChange {
+    /// No change to this thread yet.
+    pub fn new(thread: ThreadId, now_ms: u64) -> Self {
+        Self { thread, resource: None, claim: None, release: None, append: Vec::new(), now_ms }
+    }
+}
+
+/// Journals of runs.
+pub trait Journal: Send + Sync {
+    /// Events of a run with `seq > after`, in order, at most `limit`.
+    fn events<'a>(&'a self, run: &'a RunId, after: u64, limit: usize) -> BoxFuture<'a, Result<Vec<Event>>>;
+
+    /// The line about a run.
+    fn run<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<Option<RunInfo>>>;
+
+    /// Lines about runs, newest first (by creation, then by id descending).
+    fn runs<'a>(&'a self, filter: &'a RunFilter) -> BoxFuture<'a, Result<Vec<RunInfo>>>;
+
+    /// Removes a run, its events and its lease. Content it shares with others stays. `false` if there was none.
+    fn delete_run<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<bool>>;
+}
+
+/// A line about a thread.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[non_exhaustive]
+pub struct ThreadInfo {
+    /// The thread.
+    pub thread: ThreadId,
+    /// Who owns it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// The run that works on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_run: Option<RunId>,
+    /// How many messages it has.
+    pub messages: u64,
+    /// When it was created.
+    pub created_at_ms: u64,
+    /// When it last changed.
+    pub updated_at_ms: u64,
+}
+
+impl ThreadInfo {
+    /// A thread that has just been created.
+    pub fn new(thread: ThreadId, resource: Option<String>, now_ms: u64) -> Self {
+        Self { thread, resource, active_run: None, messages: 0, created_at_ms: now_ms, updated_at_ms: now_ms }
+    }
+}
+
+/// Conversations.
+pub trait Threads: Send + Sync {
+    /// The line about a thread.
+    fn thread<'a>(&'a self, thread: &'a ThreadId) -> BoxFuture<'a, Result<Option<ThreadInfo>>>;
+
+    /// Lines about the threads of a resource, or of all; most recently changed first, then by id.
+    fn threads<'a>(
+        &'a self,
+        resource: Option<&'a str>,
+        offset: usize,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<ThreadInfo>>>;
+
+    /// Messages number `from` (0-based) and on, at most `limit`.
+    fn messages<'a>(
+        &'a self,
+        thread: &'a ThreadId,
+        from: u64,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<Arc<Message>>>>;
+
+    /// Removes a thread and its messages. `false` if there was none; `thread_busy` while a run works on it.
+    fn delete_thread<'a>(&'a self, thread: &'a ThreadId) -> BoxFuture<'a, Result<bool>>;
+}
+
+/// Values by space and key.
+pub trait KeyValue: Send + Sync {
+    /// The value.
+    fn get<'a>(&'a self, space: &'a str, key: &'a str) -> BoxFuture<'a, Result<Option<Value>>>;
+
+    /// Keys of a space that begin with `prefix`, sorted.
+    fn keys<'a>(&'a self, space: &'a str, prefix: &'a str) -> BoxFuture<'a, Result<Vec<String>>>;
+}
+
+/// Content by its hash.
+pub trait Blobs: Send + Sync {
+    /// The content of this SHA-256 in hex.
+    fn blob<'a>(&'a self, hash: &'a str) -> BoxFuture<'a, Result<Option<Arc<[u8]>>>>;
+}
+
+/// Which process may write which run. An owner is one engine; it keeps all its leases alive with one heartbeat.
+pub trait Leases: Send + Sync {
+    /// Takes a run over: succeeds when nobody holds it, `owner` does, or the holder's heartbeat has run out before `now_ms`.
+    ///
+    /// Gives the new epoch, one more than the last: what an earlier holder still appends is refused.
+    ///
+    /// # Errors
+    /// `run_unknown`; `run_active`, with the holder as the detail `owner`.
+    fn claim<'a>(&'a self, run: &'a RunId, owner: &'a str, now_ms: u64) -> BoxFuture<'a, Result<u64>>;
+
+    /// Says that `owner` is alive until `until_ms`.
+    fn heartbeat<'a>(&'a self, owner: &'a str, until_ms: u64) -> BoxFuture<'a, Result<()>>;
+
+    /// Lets go of a run, if `epoch` is still the current one.
+    fn release<'a>(&'a self, run: &'a RunId, epoch: u64) -> BoxFuture<'a, Result<()>>;
+
+    /// Says that `owner` is gone: all it held is free.
+    fn retire<'a>(&'a self, owner: &'a str) -> BoxFuture<'a, Result<()>>;
+}

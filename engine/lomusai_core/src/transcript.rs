@@ -1,0 +1,143 @@
+//! The rules of a conversation: calls are paired with results, and ids do not repeat.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use lomusai_wire::{CallId, Message, MessageId, Role, codes};
+
+use crate::{Error, Result};
+
+/// Checks that every tool call is answered, once, in the tool message that follows it, and that nothing else is answered.
+///
+/// # Errors
+/// `transcript_invalid`, naming the message.
+pub fn check(messages: &[Arc<Message>]) -> Result<()> {
+    let mut waiting: Vec<(CallId, String)> = Vec::new();
+    for (number, message) in messages.iter().enumerate() {
+        let at = || {
+            message.id.as_ref().map_or_else(|| format!("message {number}"), |id| format!("message {number} (`{id}`)"))
+        };
+        if message.role != Role::Tool
+            && let Some((call, name)) = waiting.first()
+        {
+            return Err(invalid(format!(
+                "{} comes before the result of tool call `{call}` (`{name}`): add a tool message with a tool_result",
+                at()
+            )));
+        }
+        let mut seen = HashSet::new();
+        for call in message.tool_calls() {
+            if message.role != Role::Assistant {
+                return Err(invalid(format!("{} has a tool_call but its role is not assistant", at())));
+            }
+            if !seen.insert(&call.call_id) {
+                return Err(invalid(format!("{} has the call id `{}` twice", at(), call.call_id)));
+            }
+            waiting.push((call.call_id.clone(), call.name.clone()));
+        }
+        for result in message.tool_results() {
+            if message.role != Role::Tool {
+                return Err(invalid(format!("{} has a tool_result but its role is not tool", at())));
+            }
+            let Some(place) = waiting.iter().position(|(call, _)| *call == result.call_id) else {
+                return Err(invalid(format!(
+                    "{} answers `{}`, which the message before it did not call",
+                    at(),
+                    result.call_id
+                )));
+            };
+            waiting.remove(place);
+        }
+    }
+    match waiting.first() {
+        Some((call, name)) => {
+            Err(invalid(format!("the history ends before the result of tool call `{call}` (`{name}`)")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(codes::TRANSCRIPT_INVALID, message)
+}
+
+/// The number the next message gets: more than any `m<number>` before it, and no less than how many there are.
+pub fn next_number(messages: &[Arc<Message>]) -> u64 {
+    let highest = messages.iter().filter_map(|message| message.id.as_ref()).filter_map(number_of).max();
+    highest.map_or(0, |number| number + 1).max(messages.len() as u64)
+}
+
+/// The id of message `number`.
+pub fn message_id(number: u64) -> MessageId {
+    format!("m{number}").into()
+}
+
+fn number_of(id: &MessageId) -> Option<u64> {
+    id.as_str().strip_prefix('m')?.parse().ok()
+}
+
+/// Gives an id to each message that has none. Ids that are there stay.
+pub fn number(messages: Vec<Message>, mut next: u64) -> Vec<Arc<Message>> {
+    messages
+        .into_iter()
+        .map(|mut message| {
+            if message.id.is_none() {
+                message.id = Some(message_id(next));
+            }
+            next += 1;
+            Arc::new(message)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lomusai_wire::{Part, ToolCall, ToolResult, ToolStatus};
+    use serde_json::json;
+
+    fn call(id: &str) -> ToolCall {
+        ToolCall::new(id, "t", "{}")
+    }
+
+    fn assistant(ids: &[&str]) -> Arc<Message> {
+        Arc::new(Message::new(Role::Assistant, ids.iter().map(|id| Part::ToolCall(call(id))).collect()))
+    }
+
+    fn results(ids: &[&str]) -> Arc<Message> {
+        let parts = ids.iter().map(|id| Part::ToolResult(ToolResult::new(&call(id), ToolStatus::Ok, json!(1))));
+        Arc::new(Message::new(Role::Tool, parts.collect()))
+    }
+
+    #[test]
+    fn pairs_are_checked() {
+        let user = Arc::new(Message::user("x"));
+        let ok = [
+            user.clone(),
+            assistant(&["a", "b"]),
+            results(&["b"]),
+            results(&["a"]),
+            user.clone(),
+            assistant(&["a"]),
+            results(&["a"]),
+        ];
+        assert_eq!(check(&ok), Ok(()));
+        for bad in [
+            vec![assistant(&["a"]), user.clone()],
+            vec![assistant(&["a"])],
+            vec![results(&["a"])],
+            vec![assistant(&["a"]), results(&["a", "a"])],
+            vec![assistant(&["a", "a"])],
+        ] {
+            assert!(check(&bad).unwrap_err().is(codes::TRANSCRIPT_INVALID), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_go_on_after_the_highest() {
+        let mut late = Message::user("x");
+        late.id = Some("m7".into());
+        assert_eq!(next_number(&[Arc::new(late)]), 8);
+        assert_eq!(next_number(&[Arc::new(Message::user("a")), Arc::new(Message::user("b"))]), 2);
+    }
+}

@@ -1,0 +1,1 @@
+//! The driver of Lomusai on tokio: engine, registry, runs, subscribers.

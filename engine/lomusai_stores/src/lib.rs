@@ -1,0 +1,1 @@
+//! Stores of Lomusai: journals, threads, values and content in SQLite.

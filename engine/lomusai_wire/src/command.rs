@@ -1,0 +1,373 @@
+//! What a host tells the engine: start requests, commands to a run, queries.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    EffectId, Message, ModelSettings, Outcome, OutputSpec, Parent, Pending, RunId, ThreadId, ToolChoice, ToolSpec,
+};
+
+/// What a caller wants its functions to know about a run.
+pub type Context = Map<String, Value>;
+
+/// The messages that start a run: a text, one message or several.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[non_exhaustive]
+pub enum Input {
+    /// A user's text.
+    Text(String),
+    /// One message.
+    Message(Box<Message>),
+    /// Several.
+    Messages(Vec<Message>),
+}
+
+impl Input {
+    /// The messages.
+    pub fn into_messages(self) -> Vec<Message> {
+        match self {
+            Self::Text(text) => vec![Message::user(text)],
+            Self::Message(message) => vec![*message],
+            Self::Messages(messages) => messages,
+        }
+    }
+}
+
+impl From<&str> for Input {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<String> for Input {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<Message> for Input {
+    fn from(message: Message) -> Self {
+        Self::Message(Box::new(message))
+    }
+}
+
+impl From<Vec<Message>> for Input {
+    fn from(messages: Vec<Message>) -> Self {
+        Self::Messages(messages)
+    }
+}
+
+/// A request to run an agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct StartRequest {
+    /// The registered agent.
+    pub agent: String,
+    /// What starts it.
+    pub input: Input,
+    /// The conversation before it, where there is no thread. The result's `messages` is the next call's history.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Message>,
+    /// The stored conversation it belongs to; created when it does not exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<ThreadId>,
+    /// Who owns the thread, when it is created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// The run's id; made by the engine when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<RunId>,
+    /// What the caller wants its functions to know.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub context: Context,
+    /// Keys of `context` that are not journaled, such as secrets; absent after a resume in another process.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transient: Vec<String>,
+    /// Whether the run goes on when its reader goes away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub detached: bool,
+    /// What happens when another run works on the thread.
+    #[serde(default, skip_serializing_if = "OnBusy::is_wait")]
+    pub on_busy: OnBusy,
+    /// What the caller asks for over the agent's spec.
+    #[serde(default, skip_serializing_if = "RunOptions::is_default")]
+    pub options: RunOptions,
+}
+
+impl StartRequest {
+    /// A request to run this agent on this input.
+    pub fn new(agent: impl Into<String>, input: impl Into<Input>) -> Self {
+        Self {
+            agent: agent.into(),
+            input: input.into(),
+            history: Vec::new(),
+            thread: None,
+            resource: None,
+            run_id: None,
+            context: Context::new(),
+            transient: Vec::new(),
+            detached: false,
+            on_busy: OnBusy::Wait,
+            options: RunOptions::default(),
+        }
+    }
+}
+
+/// What happens when another run works on the thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OnBusy {
+    /// Wait for it; an error all the same if it is suspended, since that may take for ever.
+    #[default]
+    Wait,
+    /// The error `thread_busy`, at once.
+    Error,
+}
+
+impl OnBusy {
+    fn is_wait(&self) -> bool {
+        *self == Self::Wait
+    }
+}
+
+/// What a caller asks for over the agent's spec. What is absent is as the spec says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct RunOptions {
+    /// Instructions in place of the agent's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<String>,
+    /// Settings over the agent's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settings: Option<ModelSettings>,
+    /// Most model calls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u32>,
+    /// Whether and which tool the model must call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_choice: Option<ToolChoice>,
+    /// The only tools offered, of the agent's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active_tools: Option<Vec<String>>,
+    /// Tools that the caller executes itself, beside the agent's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub client_tools: Vec<ToolSpec>,
+    /// The shape of the final answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<OutputSpec>,
+    /// Whether every tool call waits for approval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub require_approval: Option<bool>,
+    /// Longest time the run may work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// Whether the thread is written after each step, not only at the end.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub save_per_step: bool,
+}
+
+impl RunOptions {
+    /// Whether nothing was asked for.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a host tells a run, tagged by `type`. Commands are recorded before they are acted on.
+///
+/// `effect_id` may be left out where just one effect waits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Command {
+    /// Run the tool that waits for approval.
+    Approve {
+        /// Which.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        effect_id: Option<EffectId>,
+    },
+    /// Do not run it; the model is told.
+    Decline {
+        /// Which.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        effect_id: Option<EffectId>,
+        /// Why. Default: "Tool call was not approved by the user".
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// Go on with a tool that suspended.
+    Resume {
+        /// Which.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        effect_id: Option<EffectId>,
+        /// What the tool is given; must fit its `resume_schema`.
+        #[serde(default)]
+        data: Value,
+    },
+    /// The result of a tool that the caller executed.
+    ToolResult {
+        /// Which.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        effect_id: Option<EffectId>,
+        /// The result.
+        #[serde(default)]
+        output: Value,
+        /// Whether it failed; `output` then says how.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_error: bool,
+    },
+    /// Stop: nothing new starts, results inside the grace are recorded.
+    Cancel {
+        /// How long results are still recorded. Default 0.
+        #[serde(default)]
+        grace_ms: u64,
+        /// Why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+}
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RunStatus {
+    /// At work, or to be recovered.
+    Running,
+    /// Waiting for a command.
+    Suspended,
+    /// Ended, [`Outcome::Completed`].
+    Completed,
+    /// Ended, [`Outcome::Failed`].
+    Failed,
+    /// Ended, [`Outcome::Cancelled`].
+    Cancelled,
+    /// Ended, [`Outcome::Exhausted`].
+    Exhausted,
+    /// Ended, [`Outcome::Bailed`].
+    Bailed,
+    /// Cannot go on here: a component is missing. Goes on where it is registered.
+    Blocked,
+    /// Recovered too often without progress: kept, listed, not tried.
+    Poisoned,
+}
+
+impl RunStatus {
+    /// Whether the run has ended.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled | Self::Exhausted | Self::Bailed)
+    }
+
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Suspended => "suspended",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Exhausted => "exhausted",
+            Self::Bailed => "bailed",
+            Self::Blocked => "blocked",
+            Self::Poisoned => "poisoned",
+        }
+    }
+}
+
+impl From<Outcome> for RunStatus {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Completed => Self::Completed,
+            Outcome::Failed => Self::Failed,
+            Outcome::Cancelled => Self::Cancelled,
+            Outcome::Exhausted => Self::Exhausted,
+            Outcome::Bailed => Self::Bailed,
+        }
+    }
+}
+
+/// A line about a run: a cache of what its journal says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[non_exhaustive]
+pub struct RunInfo {
+    /// The run.
+    pub run_id: RunId,
+    /// The agent.
+    pub agent: String,
+    /// Where it stands.
+    pub status: RunStatus,
+    /// Number of its last durable event.
+    pub seq: u64,
+    /// Its conversation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<ThreadId>,
+    /// Who started it, for a child.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+    /// What it waits for, when suspended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending: Vec<Pending>,
+    /// By what it is blocked, when blocked or poisoned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked_by: Option<String>,
+    /// When it started.
+    pub created_at_ms: u64,
+    /// When it last recorded something.
+    pub updated_at_ms: u64,
+    /// How often it was recovered since it last made progress.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub recoveries: u32,
+}
+
+impl RunInfo {
+    /// A run that has just started.
+    pub fn new(run_id: RunId, agent: impl Into<String>, now_ms: u64) -> Self {
+        Self {
+            run_id,
+            agent: agent.into(),
+            status: RunStatus::Running,
+            seq: 0,
+            thread: None,
+            parent: None,
+            pending: Vec::new(),
+            blocked_by: None,
+            created_at_ms: now_ms,
+            updated_at_ms: now_ms,
+            recoveries: 0,
+        }
+    }
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+/// Which runs to list. All conditions must hold; an empty filter lists all, newest first.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct RunFilter {
+    /// Any of these statuses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub status: Vec<RunStatus>,
+    /// Of this agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// On this thread.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thread: Option<ThreadId>,
+    /// Children of this run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<RunId>,
+    /// At most so many. Default 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// Skip so many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u32>,
+}

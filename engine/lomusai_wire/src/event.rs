@@ -1,0 +1,555 @@
+//! Events: everything a run says, in order. Stream, journal and trace read the same ones.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use crate::{
+    CallId, Context, EffectId, ErrorBody, FinishReason, Message, MessageId, Role, RunId, RunOptions, ThreadId, Usage,
+};
+
+/// One event and where it stands: durable events count `seq` from 1, transient ones count `sub` behind the last durable one.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[non_exhaustive]
+pub struct Event {
+    /// The run that says it.
+    pub run_id: RunId,
+    /// Number of the last durable event, this one included.
+    pub seq: u64,
+    /// 0 for a durable event; counts the transient ones behind it.
+    pub sub: u64,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// What.
+    #[schemars(flatten)]
+    pub body: EventBody,
+}
+
+impl Event {
+    /// An event at this place.
+    pub fn new(run_id: RunId, seq: u64, sub: u64, at_ms: u64, body: EventBody) -> Self {
+        Self { run_id, seq, sub, at_ms, body }
+    }
+
+    /// Whether the event is kept in the journal.
+    pub fn is_durable(&self) -> bool {
+        self.sub == 0
+    }
+}
+
+#[derive(Serialize)]
+struct WireEventRef<'a> {
+    run_id: &'a RunId,
+    seq: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    sub: u64,
+    at_ms: u64,
+    #[serde(flatten)]
+    body: &'a EventBody,
+}
+
+impl Serialize for Event {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { run_id, seq, sub, at_ms, body } = self;
+        WireEventRef { run_id, seq: *seq, sub: *sub, at_ms: *at_ms, body }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Event {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error as _;
+        // Through a tree: an internally tagged enum buffers anyway, and unknown types must be kept whole.
+        let mut object = Map::<String, Value>::deserialize(deserializer)?;
+        let run_id = object.remove("run_id").ok_or_else(|| D::Error::missing_field("run_id"))?;
+        let run_id: RunId = serde_json::from_value(run_id).map_err(D::Error::custom)?;
+        let mut number = |name: &'static str, default: Option<u64>| {
+            object.remove(name).map_or(default, |n| n.as_u64()).ok_or_else(|| D::Error::missing_field(name))
+        };
+        let (seq, sub, at_ms) = (number("seq", None)?, number("sub", Some(0))?, number("at_ms", Some(0))?);
+        let body = serde_json::from_value(Value::Object(object)).map_err(D::Error::custom)?;
+        Ok(Self { run_id, seq, sub, at_ms, body })
+    }
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+fn is_one(n: &u32) -> bool {
+    *n == 1
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// What an event says, tagged by `type`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EventBody {
+    /// The run exists.
+    RunStarted {
+        /// What runs, by name and content hash.
+        spec: SpecRef,
+        /// The messages that start it.
+        input: Vec<Arc<Message>>,
+        /// The conversation before it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        history: Option<History>,
+        /// The conversation it belongs to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thread: Option<ThreadId>,
+        /// The run and effect that started it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<Parent>,
+        /// What the caller wants its functions to know; transient keys are left out.
+        #[serde(default, skip_serializing_if = "Map::is_empty")]
+        context: Context,
+        /// What the caller asked for over the spec.
+        #[serde(default, skip_serializing_if = "RunOptions::is_default")]
+        options: Box<RunOptions>,
+    },
+    /// Nothing goes on until a command comes.
+    RunSuspended {
+        /// What it waits for.
+        reasons: Vec<Pending>,
+    },
+    /// It goes on.
+    RunResumed,
+    /// It was told to stop; nothing new starts.
+    RunCancelling {
+        /// How long results are still recorded.
+        grace_ms: u64,
+        /// Why, in the caller's words.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// It is over.
+    RunFinished {
+        /// How it ended.
+        outcome: Outcome,
+        /// What it came to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<RunOutput>,
+        /// What went wrong.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<ErrorBody>,
+        /// Tokens used by the run and its children.
+        #[serde(default, skip_serializing_if = "Usage::is_empty")]
+        usage: Usage,
+    },
+    /// The world was asked for something.
+    EffectStarted {
+        /// Which effect.
+        effect_id: EffectId,
+        /// Of which kind.
+        kind: EffectKind,
+        /// The component asked.
+        component: String,
+        /// Counts from 1; the idempotency key `run_id/effect_id` is the same for every attempt.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        attempt: u32,
+        /// The tool call it serves.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        call_id: Option<CallId>,
+        /// What resumed it, where it had suspended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resume: Option<Value>,
+    },
+    /// It answered.
+    EffectCompleted {
+        /// Which effect.
+        effect_id: EffectId,
+        /// The answer; absent for a model, whose message follows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Value>,
+        /// Images and files that came with a tool's answer.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        content: Vec<crate::Part>,
+        /// Why a model stopped.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        finish: Option<FinishReason>,
+        /// Tokens used.
+        #[serde(default, skip_serializing_if = "Usage::is_empty")]
+        usage: Usage,
+    },
+    /// It failed.
+    EffectFailed {
+        /// Which effect.
+        effect_id: EffectId,
+        /// Why.
+        error: ErrorBody,
+        /// When it is tried again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_at_ms: Option<u64>,
+        /// Tokens used all the same.
+        #[serde(default, skip_serializing_if = "Usage::is_empty")]
+        usage: Usage,
+    },
+    /// It waits for a command.
+    EffectSuspended {
+        /// What for.
+        #[serde(flatten)]
+        pending: Pending,
+    },
+    /// It was not carried out.
+    EffectSkipped {
+        /// Which effect.
+        effect_id: EffectId,
+        /// The tool call it would have served.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        call_id: Option<CallId>,
+        /// Why, as an error code or a word.
+        why: String,
+        /// What the model is told.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Value>,
+    },
+    /// Transient: news of an effect under way.
+    EffectProgress {
+        /// Which effect.
+        effect_id: EffectId,
+        /// The news.
+        data: Value,
+    },
+    /// A whole message, as it was shown.
+    MessageCompleted {
+        /// The message.
+        message: Arc<Message>,
+    },
+    /// Transient: a message begins.
+    MessageStarted {
+        /// Which message.
+        message_id: MessageId,
+        /// Who speaks.
+        role: Role,
+    },
+    /// Transient: a part begins.
+    PartStarted {
+        /// Of which message.
+        message_id: MessageId,
+        /// Its place in the message.
+        index: u32,
+        /// Its type.
+        part_type: String,
+        /// The tool's name, for a tool call.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// The call's id, for a tool call.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        call_id: Option<CallId>,
+    },
+    /// Transient: more of a part.
+    PartDelta {
+        /// Of which message.
+        message_id: MessageId,
+        /// Its place in the message.
+        index: u32,
+        /// What more.
+        #[serde(flatten)]
+        delta: PartDelta,
+    },
+    /// Transient: a part is whole.
+    PartCompleted {
+        /// Of which message.
+        message_id: MessageId,
+        /// Its place in the message.
+        index: u32,
+    },
+    /// A command came from outside.
+    SignalReceived {
+        /// Which.
+        signal: SignalKind,
+        /// For which effect.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        effect_id: Option<EffectId>,
+        /// What it said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        data: Option<Value>,
+    },
+    /// A value of the run's state changed.
+    StateSet {
+        /// Its name.
+        key: String,
+        /// Its value; null removes it.
+        value: Value,
+    },
+    /// Something a host function wants known. Durable when it asked for that.
+    Custom {
+        /// What it is.
+        name: String,
+        /// The value.
+        data: Value,
+        /// Whether it is kept.
+        #[serde(default, skip_serializing_if = "is_false")]
+        durable: bool,
+    },
+    /// Transient: a note for people.
+    Log {
+        /// How much it matters.
+        level: LogLevel,
+        /// The note.
+        message: String,
+    },
+    /// Transient: this reader was too slow and missed events; durable ones can be read again from the journal.
+    Lagged {
+        /// How many.
+        missed: u64,
+    },
+    /// An event of a later version, kept as it came but for its envelope.
+    #[serde(untagged)]
+    Unknown(Map<String, Value>),
+}
+
+impl EventBody {
+    /// Whether an event of this kind belongs into the journal.
+    pub fn is_durable(&self) -> bool {
+        match self {
+            Self::EffectProgress { .. }
+            | Self::MessageStarted { .. }
+            | Self::PartStarted { .. }
+            | Self::PartDelta { .. }
+            | Self::PartCompleted { .. }
+            | Self::Log { .. }
+            | Self::Lagged { .. } => false,
+            Self::Custom { durable, .. } => *durable,
+            _ => true,
+        }
+    }
+
+    /// The effect the event is about.
+    pub fn effect_id(&self) -> Option<&EffectId> {
+        match self {
+            Self::EffectStarted { effect_id, .. }
+            | Self::EffectCompleted { effect_id, .. }
+            | Self::EffectFailed { effect_id, .. }
+            | Self::EffectSkipped { effect_id, .. }
+            | Self::EffectProgress { effect_id, .. } => Some(effect_id),
+            Self::EffectSuspended { pending } => Some(&pending.effect_id),
+            _ => None,
+        }
+    }
+}
+
+/// What runs, by name and content hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[non_exhaustive]
+pub struct SpecRef {
+    /// What it is.
+    pub kind: SpecKind,
+    /// Its name.
+    pub name: String,
+    /// SHA-256 of the canonical JSON of its [`RunSpec`](crate::RunSpec), in hex.
+    pub hash: String,
+}
+
+impl SpecRef {
+    /// A reference.
+    pub fn new(kind: SpecKind, name: impl Into<String>, hash: impl Into<String>) -> Self {
+        Self { kind, name: name.into(), hash: hash.into() }
+    }
+}
+
+/// What kind of thing a run executes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SpecKind {
+    /// An agent.
+    Agent,
+}
+
+/// The conversation before a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[non_exhaustive]
+pub enum History {
+    /// These messages, passed in by the caller.
+    Messages(Vec<Arc<Message>>),
+    /// The first `upto` messages of the run's thread.
+    Thread {
+        /// How many.
+        upto: u64,
+    },
+}
+
+/// Who started a child run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[non_exhaustive]
+pub struct Parent {
+    /// The parent.
+    pub run_id: RunId,
+    /// Its effect.
+    pub effect_id: EffectId,
+}
+
+impl Parent {
+    /// A reference to a parent's effect.
+    pub fn new(run_id: RunId, effect_id: EffectId) -> Self {
+        Self { run_id, effect_id }
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It did what it was asked.
+    Completed,
+    /// It could not go on; see the error.
+    Failed,
+    /// It was told to stop.
+    Cancelled,
+    /// It used up a limit such as `max_steps`; what it had is its output.
+    Exhausted,
+    /// A rule ended it early; what it had is its output.
+    Bailed,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct RunOutput {
+    /// The text of the last assistant message.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub text: String,
+    /// The answer in the shape asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<Value>,
+    /// Why the model stopped last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finish: Option<FinishReason>,
+    /// How many model calls it took.
+    #[serde(skip_serializing_if = "is_zero_u32")]
+    pub steps: u32,
+}
+
+fn is_zero_u32(n: &u32) -> bool {
+    *n == 0
+}
+
+/// What an effect asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EffectKind {
+    /// A model.
+    Model,
+    /// A tool.
+    Tool,
+    /// A child run.
+    Run,
+    /// Any other host function.
+    Call,
+}
+
+/// Something that waits for a command.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[non_exhaustive]
+pub struct Pending {
+    /// The effect that waits.
+    pub effect_id: EffectId,
+    /// What it waits for.
+    pub reason: PendingKind,
+    /// The run to send the command to, where it is not this one: a suspended child.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child: Option<RunId>,
+    /// The tool call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call_id: Option<CallId>,
+    /// The tool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
+    /// The arguments, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<String>,
+    /// What the tool said when it suspended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Value>,
+    /// JSON Schema of what may resume it, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume_schema: Option<String>,
+}
+
+impl Pending {
+    /// A wait of this effect, with nothing else known.
+    pub fn new(effect_id: EffectId, reason: PendingKind) -> Self {
+        Self {
+            effect_id,
+            reason,
+            child: None,
+            call_id: None,
+            tool: None,
+            arguments: None,
+            payload: None,
+            resume_schema: None,
+        }
+    }
+}
+
+/// What a suspended effect waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum PendingKind {
+    /// An `approve` or `decline` command.
+    Approval,
+    /// A `resume` command: the tool suspended.
+    Suspended,
+    /// A `tool_result` command: the caller executes the tool.
+    Client,
+    /// A child run that is suspended itself.
+    Child,
+}
+
+/// The commands that a journal records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SignalKind {
+    /// Run the tool.
+    Approve,
+    /// Do not run the tool.
+    Decline,
+    /// Go on with this.
+    Resume,
+    /// The caller ran the tool; this is the result.
+    ToolResult,
+}
+
+/// More of a part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum PartDelta {
+    /// More text, of a text or reasoning part.
+    Text(String),
+    /// More of a tool call's arguments.
+    Arguments(String),
+    /// The structured answer as far as it can be read.
+    Object(Value),
+}
+
+/// How much a note matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum LogLevel {
+    /// For tracing.
+    Debug,
+    /// For information.
+    Info,
+    /// Something looks wrong.
+    Warn,
+    /// Something is wrong.
+    Error,
+}

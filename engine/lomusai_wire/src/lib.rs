@@ -1,0 +1,30 @@
+//! The vocabulary of Lomusai: what crosses a border, a file or a wire, as serde types and nothing else.
+//!
+//! Every type here serialises to the same JSON in every language. The wire grows by addition: tags are snake_case, unknown
+//! variants are kept, integer times carry their unit in the name (`at_ms`), and defaults are never written.
+
+mod command;
+mod error;
+mod event;
+mod ids;
+mod json;
+mod message;
+mod model;
+mod spec;
+mod usage;
+
+pub use command::{Command, Context, Input, OnBusy, RunFilter, RunInfo, RunOptions, RunStatus, StartRequest};
+pub use error::{Code, ErrorBody, Kind, codes};
+pub use event::{
+    EffectKind, Event, EventBody, History, LogLevel, Outcome, Parent, PartDelta, Pending, PendingKind, RunOutput,
+    SignalKind, SpecKind, SpecRef,
+};
+pub use ids::{CallId, EffectId, MessageId, RunId, ThreadId};
+pub use json::{MAX_SAFE_INTEGER, RawJson, normalise};
+pub use message::{Message, Part, Reasoning, Role, Source, ToolCall, ToolResult, ToolStatus};
+pub use model::{FinishReason, FunctionReply, ModelChunk, ModelRequest, ModelTool, ToolReply};
+pub use spec::{
+    AgentSpec, Approval, Hooks, Instructions, Limits, ModelSettings, OutputSpec, Processors, RunSpec, StopCondition,
+    ToolChoice, ToolSpec,
+};
+pub use usage::Usage;

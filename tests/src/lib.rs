@@ -1,0 +1,1 @@
+//! What crosses a border: conformance vectors and their runners.
