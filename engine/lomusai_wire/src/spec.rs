@@ -83,7 +83,7 @@ impl AgentSpec {
 pub enum Instructions {
     /// This text.
     Text(String),
-    /// What the registered function answers, asked once per run with `{agent, context, input}`; it answers a string.
+    /// What the registered function answers, asked once per run with `{agent, input}`; it answers a string.
     Function {
         /// The function's name.
         function: String,
@@ -212,7 +212,7 @@ pub enum Approval {
     Never,
     /// All.
     Always,
-    /// Those for which the registered function, asked with `{tool, call_id, arguments, context}`, answers true.
+    /// Those for which the registered function, asked with `{tool, call_id, arguments}`, answers true.
     Function(String),
 }
 
@@ -258,7 +258,8 @@ pub struct Processors {
     /// Before each model call. Asked with `{phase: "step", step, messages}`; may change `messages`, `instructions`, `tools` (names), `tool_choice`, `settings`, for that step.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub step: Vec<String>,
-    /// For each piece of streamed text. Asked with `{phase: "stream", text}`; may change `text` (empty holds it back). What is let through is what is recorded.
+    /// For each piece of streamed text. Asked with `{phase: "stream", text, end}`; may change `text` (empty holds it back). What is let
+    /// through is what is recorded. Asked once more at the end, with no text and `end: true`, for what it held back.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stream: Vec<String>,
     /// On the final answer. Asked with `{phase: "output", text, object}`; may change `text`.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::effect::{ChildOutcome, Effect, EffectInput, ModelOutcome};
 use super::plan::{Plan, PlannedTool, RunPlan, ToolKind};
-use super::state::{Call, HookReply, Open, OpenStatus, Phase, ProcessorReply, RunResult, State, StepOverlay};
+use super::state::{Abort, Call, HookReply, Open, OpenStatus, Phase, ProcessorReply, RunResult, State, StepOverlay};
 use crate::{Error, Result, transcript};
 
 /// One run of an agent.
@@ -59,8 +59,8 @@ pub enum Input {
     Command(Command),
     /// The grace of a cancellation is over.
     GraceOver,
-    /// The run has worked as long as it may.
-    Deadline,
+    /// The run may not go on: it crossed a limit. Nothing new starts, what is under way is ended with this error.
+    Fail(Error),
     /// The run was loaded from its journal: what was under way is started again.
     Recover,
     /// A component says something for the journal.
@@ -85,6 +85,8 @@ const DECLINED: &str = "Tool call was not approved by the user";
 const CANCELLED: &str = "The call was cancelled.";
 /// Metadata key of messages that the engine itself wrote to the model.
 const FEEDBACK: &str = "feedback";
+/// What ends a run even where a tool met it first.
+const ENDS_THE_RUN: [&str; 2] = [codes::RUN_TIMEOUT.name, codes::RUN_TOO_LARGE.name];
 const RETRY_BASE_MS: u64 = 1_000;
 const RETRY_MAX_MS: u64 = 30_000;
 
@@ -268,12 +270,7 @@ impl AgentMachine {
             })),
             Input::Command(command) => self.command(command),
             Input::GraceOver => Ok(self.fail_running(&cancelled_error())),
-            Input::Deadline => {
-                let ms = self.state.options.timeout_ms.or(self.agent().limits.run_ms).unwrap_or_default();
-                let message =
-                    format!("the run worked longer than its limit of {ms} ms: raise timeout_ms or limits.run_ms");
-                Ok(self.fail_running(&ErrorBody::new(codes::RUN_TIMEOUT, message)))
-            }
+            Input::Fail(error) => Ok(self.fail_running(error.body())),
             Input::Recover => Ok(self
                 .state
                 .open
@@ -338,7 +335,12 @@ impl AgentMachine {
                     .min(RETRY_MAX_MS);
                 let retry_at_ms = again.then_some(now_ms.saturating_add(wait));
                 let mut events = Vec::new();
-                if !again && let Some(answer) = partial {
+                // What a processor refused is not kept.
+                let refused = error.is(codes::PROCESSOR_ABORTED);
+                if !again
+                    && !refused
+                    && let Some(answer) = partial
+                {
                     // What was shown is what is recorded.
                     let mut message = answer.message;
                     message.id = Some(transcript::message_id(self.state.number));
@@ -879,9 +881,15 @@ impl AgentMachine {
                 // The after-hook sees failures too, but not what the engine itself ended.
                 call.ran = !cancelled;
                 call.result = Some(result);
-                if error.code == codes::RUN_TIMEOUT.name {
+                if ENDS_THE_RUN.contains(&error.code.as_str()) {
                     state.failure = Some(error.clone());
                 }
+            }
+            // A stream processor refused the answer; it may send the model back.
+            None if error.code == codes::PROCESSOR_ABORTED.name => {
+                let detail = |key: &str| error.details.get(key).cloned().unwrap_or_default();
+                let reason = detail("reason").as_str().unwrap_or(&error.message).to_owned();
+                state.abort = Some(Abort { reason, retry: detail("retry").as_bool().unwrap_or(false) });
             }
             _ => state.failure = Some(error.clone()),
         }
