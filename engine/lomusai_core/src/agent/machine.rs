@@ -166,6 +166,11 @@ impl AgentMachine {
         error.is_none_or(|error| error.code != codes::PROCESSOR_ABORTED.name)
     }
 
+    /// Tokens used so far by the run and its children.
+    pub fn usage(&self) -> Usage {
+        self.state.usage
+    }
+
     /// The options the run was started with.
     pub fn options(&self) -> &RunOptions {
         &self.state.options
