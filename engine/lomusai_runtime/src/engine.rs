@@ -266,6 +266,17 @@ impl Engine {
         Ok(run)
     }
 
+    /// Begins a run without waiting for its record: what is wrong with that is then the run's [`result`](Run::result).
+    ///
+    /// # Errors
+    /// What can be told at once: `agent_unknown`, `transcript_invalid`, `schema_invalid`, `engine_closed` and the like.
+    pub fn launch(&self, request: StartRequest, host: Option<HostSlot>) -> Result<Run> {
+        let queue = EventQueue::new(self.0.config.reader_events);
+        let detached = request.detached;
+        let live = self.0.spawn_new(request, None, host, Some(queue.clone()), None)?;
+        Ok(Run { live, queue, detached })
+    }
+
     /// Sends a command to a run, wherever it stands. Returns once the command is recorded.
     ///
     /// A run that was suspended goes on without a reader. A command for a suspended sub-agent may be sent to its parent.
@@ -436,6 +447,16 @@ impl Engine {
             let _ = sender.send(future.await);
         });
         may_block(|| receiver.recv()).map_err(|_| closed())
+    }
+
+    /// Runs a future on the engine's threads. It is dropped unfinished when the engine closes first.
+    ///
+    /// # Errors
+    /// `engine_closed`.
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+        self.0.open()?;
+        self.0.handle.spawn(future);
+        Ok(())
     }
 
     /// Closes the engine: refuses new work, cancels runs that have a reader, leaves detached runs of a durable store for the next

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lomusai_core::Result;
 use lomusai_core::component::FnFunction;
 use lomusai_core::storage::MemoryStore;
 use lomusai_core::testing::ScriptedModel;
 use lomusai_core::tool::{FnTool, TypedTool};
-use lomusai_core::Result;
 use lomusai_runtime::{Engine, EngineConfig, Next};
 use lomusai_wire::{AgentSpec, Approval, Command, EventBody, RunStatus, StartRequest, ToolReply, ToolSpec, codes};
 use serde_json::{Value, json};
@@ -79,7 +79,8 @@ fn an_agent_calls_a_tool_and_answers() {
 fn a_reader_sees_deltas_between_durable_events() {
     let engine = engine(adds_then_says());
     engine.register_agent(agent(|_| {})).unwrap();
-    let run = run(&engine, |engine: Engine| async move { engine.stream(StartRequest::new("agent", "1+2?")).await.unwrap() });
+    let run =
+        run(&engine, |engine: Engine| async move { engine.stream(StartRequest::new("agent", "1+2?")).await.unwrap() });
     let (mut text, mut last) = (String::new(), (0, 0));
     loop {
         match run.next_blocking(Some(Duration::from_secs(5))) {
@@ -105,7 +106,8 @@ fn an_approval_suspends_the_run_until_a_command_comes() {
         let result = engine.run(StartRequest::new("agent", "1+2?")).await.unwrap();
         assert_eq!(result.status, RunStatus::Suspended);
         assert_eq!(engine.pending().await.unwrap()[0].pending[0].tool.as_deref(), Some("add"));
-        let wrong = engine.command(&result.run_id, Command::Resume { effect_id: None, data: json!(1) }).await.unwrap_err();
+        let wrong =
+            engine.command(&result.run_id, Command::Resume { effect_id: None, data: json!(1) }).await.unwrap_err();
         assert!(wrong.is(codes::EFFECT_UNKNOWN), "{wrong}");
         let run = engine.resume(&result.run_id, Command::Approve { effect_id: None }, None).await.unwrap();
         let result = run.result().await.unwrap();
@@ -198,13 +200,16 @@ fn an_engine_goes_on_with_what_another_left() {
     let first = open(adds_then_says());
     first.register_tool(TypedTool::new("add", "Adds", |_, sum: Sum| async move { Ok(sum.a + sum.b) })).unwrap();
     first.register_agent(agent(|spec| spec.approval = Approval::Always)).unwrap();
-    let suspended = run(&first, |engine: Engine| async move { engine.run(StartRequest::new("agent", "1+2?")).await.unwrap() });
+    let suspended =
+        run(&first, |engine: Engine| async move { engine.run(StartRequest::new("agent", "1+2?")).await.unwrap() });
     std::mem::forget(first);
 
     // Not even the agent is needed, only what it names.
     let second = open(adds_then_says());
     let id = suspended.run_id.clone();
-    let blocked = run(&second, |engine: Engine| async move { engine.command(&id, Command::Approve { effect_id: None }).await.unwrap_err() });
+    let blocked = run(&second, |engine: Engine| async move {
+        engine.command(&id, Command::Approve { effect_id: None }).await.unwrap_err()
+    });
     assert!(blocked.is(codes::RUN_BLOCKED), "{blocked}");
     second.register_tool(TypedTool::new("add", "Adds up", |_, sum: Sum| async move { Ok(sum.a + sum.b) })).unwrap();
     let id = suspended.run_id.clone();
@@ -219,7 +224,8 @@ fn thousands_of_runs_at_once() {
     let engine = engine(json!([{"calls": [{"name": "add", "arguments": {"a": 1, "b": 2}}]}, {"says": "It is 3."}]));
     engine.register_agent(agent(|_| {})).unwrap();
     run(&engine, |engine: Engine| async move {
-        let all = futures_util::future::join_all((0..3_000).map(|_| engine.run(StartRequest::new("agent", "1+2?")))).await;
+        let all =
+            futures_util::future::join_all((0..3_000).map(|_| engine.run(StartRequest::new("agent", "1+2?")))).await;
         assert!(all.into_iter().all(|result| result.unwrap().status == RunStatus::Completed));
     });
 }
@@ -232,7 +238,8 @@ fn a_stream_processor_changes_what_is_shown_and_recorded() {
     });
     engine.register_function("mask", function).unwrap();
     engine.register_agent(agent(|spec| spec.processors.stream = vec!["mask".into()])).unwrap();
-    let result = run(&engine, |engine: Engine| async move { engine.run(StartRequest::new("agent", "?")).await.unwrap() });
+    let result =
+        run(&engine, |engine: Engine| async move { engine.run(StartRequest::new("agent", "?")).await.unwrap() });
     assert_eq!(result.text(), "the *** is out");
 }
 
@@ -242,7 +249,8 @@ fn a_panicking_tool_is_an_error_the_model_is_told() {
     let boom = FnTool::new(ToolSpec::new("boom", ""), |_, _| async { panic!("boom") });
     engine.register_tool(boom).unwrap();
     engine.register_agent(agent(|spec| spec.tools = vec!["boom".into()])).unwrap();
-    let result = run(&engine, |engine: Engine| async move { engine.run(StartRequest::new("agent", "?")).await.unwrap() });
+    let result =
+        run(&engine, |engine: Engine| async move { engine.run(StartRequest::new("agent", "?")).await.unwrap() });
     assert_eq!((result.status, result.text()), (RunStatus::Completed, "sorry"));
     let told = result.messages[2].tool_results().next().unwrap().to_text();
     assert!(told.contains("panicked: boom"), "{told}");
