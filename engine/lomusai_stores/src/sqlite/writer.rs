@@ -143,6 +143,30 @@ mod tests {
     }
 
     #[test]
+    fn what_a_refused_job_wrote_before_is_undone_and_its_neighbours_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StoreFile::new(&folder.path().join("s.db"), &SqliteOptions::default()).unwrap();
+        let conn = schema::open(&file).unwrap();
+        let (send, receive) = mpsc::channel();
+        let answers: Vec<_> = (0..3)
+            .map(|n| {
+                let (job, answer) = job(move |conn: &Connection| {
+                    conn.execute("INSERT INTO owners (owner, until_ms) VALUES (?1, ?1)", [n]).unwrap();
+                    if n == 1 { Err(Error::new(codes::STORE_FAILED, "half way")) } else { Ok(n) }
+                });
+                send.send(job).unwrap();
+                answer
+            })
+            .collect();
+        drop(send);
+        run(&conn, &file, &receive);
+        let answers: Vec<bool> = answers.into_iter().map(|answer| answer.blocking_recv().unwrap().is_ok()).collect();
+        assert_eq!(answers, [true, false, true]);
+        let owners: String = conn.query_row("SELECT group_concat(owner) FROM owners", [], |row| row.get(0)).unwrap();
+        assert_eq!(owners, "0,2");
+    }
+
+    #[test]
     fn a_full_disk_refuses_what_does_not_fit_and_takes_what_does() {
         let results = written_together(&[1_000, 2_000_000, 1_000, 3_000_000, 1_000]);
         assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true, false, true]);
