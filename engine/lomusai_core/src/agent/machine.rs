@@ -1147,9 +1147,7 @@ impl AgentMachine {
     fn close(&self) -> Option<EventBody> {
         let state = &self.state;
         if state.is_running() {
-            if state.failure.is_none() {
-                return None;
-            }
+            state.failure.as_ref()?;
             return self.fail_running(&cancelled_error()).into_iter().next();
         }
         if state.phase == Phase::Acting {
