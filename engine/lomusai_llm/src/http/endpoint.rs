@@ -105,12 +105,7 @@ impl Reply {
     }
 }
 
-async fn within<T>(
-    idle: Duration,
-    host: &str,
-    cancelled: &mut Cancelled,
-    work: impl Future<Output = T>,
-) -> Result<T> {
+async fn within<T>(idle: Duration, host: &str, cancelled: &mut Cancelled, work: impl Future<Output = T>) -> Result<T> {
     tokio::select! {
         biased;
         () = cancelled => Err(Error::new(codes::RUN_CANCELLED, "the model call was cancelled")),

@@ -19,7 +19,10 @@ pub(crate) struct Complaint {
 /// The error for an answer of this status.
 pub(crate) fn of_status(host: &str, status: u16, headers: &HeaderMap, complaint: Complaint) -> Error {
     let said = if complaint.message.is_empty() {
-        reqwest::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("nothing more")
+        reqwest::StatusCode::from_u16(status)
+            .ok()
+            .and_then(|status| status.canonical_reason())
+            .unwrap_or("nothing more")
     } else {
         &complaint.message
     };

@@ -200,8 +200,7 @@ fn arguments_that_are_no_json_go_back_as_they_came() {
 #[test]
 fn pictures_of_results_wait_until_all_results_are_told() {
     let picture = Part::Image { source: Source::Url("u".into()), media_type: None };
-    let calls: Vec<Part> =
-        called("c0.0", None).parts.into_iter().chain(called("c0.1", None).parts).collect();
+    let calls: Vec<Part> = called("c0.0", None).parts.into_iter().chain(called("c0.1", None).parts).collect();
     let mut first = answered("c0.0", json!("see"));
     first.content = vec![picture];
     let asked = request(vec![

@@ -93,7 +93,8 @@ impl Calls {
     /// The call that a piece continues, if it continues one.
     fn find(&self, piece: &Piece, position: usize, many: bool, touched: &[usize]) -> Option<usize> {
         let by_index = piece.index.and_then(|index| self.slots.iter().rposition(|slot| slot.index == Some(index)));
-        let by_id = || piece.id.as_ref().and_then(|id| self.slots.iter().rposition(|slot| slot.id.as_ref() == Some(id)));
+        let by_id =
+            || piece.id.as_ref().and_then(|id| self.slots.iter().rposition(|slot| slot.id.as_ref() == Some(id)));
         let by_position = || {
             let nearest = if many { self.last_event.get(position) } else { self.last_event.last() };
             let same_event = touched.last().filter(|_| piece.name.is_empty());

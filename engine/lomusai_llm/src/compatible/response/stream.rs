@@ -84,7 +84,8 @@ impl Fold {
         let text = String::from_utf8_lossy(body);
         let envelope: Envelope = match serde_json::from_str(&text) {
             Ok(envelope) => envelope,
-            Err(error) if error.is_eof() => return Err(truncated()),
+            // A cut within a number is not always seen as one.
+            Err(error) if error.is_eof() || !text.trim_end().ends_with(['}', ']']) => return Err(truncated()),
             Err(_) if text.starts_with('[') => return Err(complaint_of(&text)),
             Err(error) => return Err(nonsense(&error.to_string(), &text)),
         };
@@ -170,7 +171,9 @@ impl Fold {
             calls.push(CallDelta { function: Some(function), ..CallDelta::default() });
         }
         self.calls.push(calls, whole, chunks);
-        if let Some(Value::Array(mut new)) = said.annotations.filter(|list| list.as_array().is_some_and(|l| !l.is_empty())) {
+        if let Some(Value::Array(mut new)) =
+            said.annotations.filter(|list| list.as_array().is_some_and(|l| !l.is_empty()))
+        {
             if let Some(Value::Array(known)) = self.metadata.get("annotations") {
                 new.splice(0..0, known.iter().cloned());
             }

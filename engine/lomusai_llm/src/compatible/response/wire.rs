@@ -96,10 +96,6 @@ pub(super) struct FunctionDelta {
 impl FunctionDelta {
     pub(super) fn arguments(&self) -> String {
         let raw = self.arguments.as_ref().map_or("", |raw| raw.get());
-        if raw.starts_with('"') {
-            serde_json::from_str(raw).unwrap_or_default()
-        } else {
-            raw.to_owned()
-        }
+        if raw.starts_with('"') { serde_json::from_str(raw).unwrap_or_default() } else { raw.to_owned() }
     }
 }
