@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use crate::json::present;
 use crate::{
     CallId, Context, EffectId, ErrorBody, FinishReason, Message, MessageId, Role, RunId, RunOptions, ThreadId, Usage,
 };
@@ -60,18 +62,68 @@ impl Serialize for Event {
 impl<'de> Deserialize<'de> for Event {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use serde::de::Error as _;
-        // Through a tree: an internally tagged enum buffers anyway, and unknown types must be kept whole.
-        let mut object = Map::<String, Value>::deserialize(deserializer)?;
-        let run_id = object.remove("run_id").ok_or_else(|| D::Error::missing_field("run_id"))?;
-        let run_id: RunId = serde_json::from_value(run_id).map_err(D::Error::custom)?;
-        let mut number = |name: &'static str, default: Option<u64>| {
-            object.remove(name).map_or(default, |n| n.as_u64()).ok_or_else(|| D::Error::missing_field(name))
+        /// The options of a run hold schemas as text. A tagged enum reads from a tree, which has no text, so they are read beside it.
+        #[derive(Deserialize)]
+        struct WireEvent {
+            run_id: RunId,
+            seq: u64,
+            #[serde(default)]
+            sub: u64,
+            #[serde(default)]
+            at_ms: u64,
+            #[serde(default)]
+            options: Option<Box<RawValue>>,
+            #[serde(flatten)]
+            body: Map<String, Value>,
+        }
+        let WireEvent { run_id, seq, sub, at_ms, options: text, mut body } = WireEvent::deserialize(deserializer)?;
+        let name = body.get("type").and_then(Value::as_str).ok_or_else(|| D::Error::missing_field("type"))?.to_owned();
+        let mut body = if KNOWN_EVENTS.contains(&name.as_str()) {
+            serde_json::from_value(Value::Object(body)).map_err(D::Error::custom)?
+        } else {
+            if let Some(text) = &text {
+                body.insert("options".into(), serde_json::from_str(text.get()).map_err(D::Error::custom)?);
+            }
+            EventBody::Unknown(body)
         };
-        let (seq, sub, at_ms) = (number("seq", None)?, number("sub", Some(0))?, number("at_ms", Some(0))?);
-        let body = serde_json::from_value(Value::Object(object)).map_err(D::Error::custom)?;
+        match (&mut body, text) {
+            // A damaged event must not pass as one of a later version, which a fold skips.
+            (EventBody::Unknown(_), _) if KNOWN_EVENTS.contains(&name.as_str()) => {
+                return Err(D::Error::custom(format!("a `{name}` event has a field of the wrong form, or lacks one")));
+            }
+            (EventBody::RunStarted { options, .. }, Some(text)) => {
+                **options = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+            }
+            _ => {}
+        }
         Ok(Self { run_id, seq, sub, at_ms, body })
     }
 }
+
+/// The tags of [`EventBody`].
+const KNOWN_EVENTS: [&str; 21] = [
+    "run_started",
+    "run_suspended",
+    "run_resumed",
+    "run_cancelling",
+    "run_finished",
+    "effect_started",
+    "effect_completed",
+    "effect_failed",
+    "effect_suspended",
+    "effect_skipped",
+    "effect_progress",
+    "message_completed",
+    "message_started",
+    "part_started",
+    "part_delta",
+    "part_completed",
+    "signal_received",
+    "state_set",
+    "custom",
+    "log",
+    "lagged",
+];
 
 fn is_zero(n: &u64) -> bool {
     *n == 0
@@ -160,7 +212,7 @@ pub enum EventBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         call_id: Option<CallId>,
         /// What resumed it, where it had suspended.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
         resume: Option<Value>,
     },
     /// It answered.
@@ -168,7 +220,7 @@ pub enum EventBody {
         /// Which effect.
         effect_id: EffectId,
         /// The answer; absent for a model, whose message follows.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
         output: Option<Value>,
         /// Images and files that came with a tool's answer.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -271,7 +323,7 @@ pub enum EventBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         effect_id: Option<EffectId>,
         /// What it said.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
         data: Option<Value>,
     },
     /// A value of the run's state changed.
@@ -423,7 +475,7 @@ pub struct RunOutput {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub text: String,
     /// The answer in the shape asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub object: Option<Value>,
     /// Why the model stopped last.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -473,9 +525,9 @@ pub struct Pending {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arguments: Option<String>,
     /// What the tool said when it suspended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub payload: Option<Value>,
-    /// JSON Schema of what may resume it, as text.
+    /// JSON Schema of what may resume it, as canonical text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume_schema: Option<String>,
 }
@@ -552,4 +604,45 @@ pub enum LogLevel {
     Warn,
     /// Something is wrong.
     Error,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(event: Value) -> Result<Event, serde_json::Error> {
+        serde_json::from_str(&event.to_string())
+    }
+
+    #[test]
+    fn schemas_in_options_keep_their_text() {
+        let text = r#"{"run_id":"r","seq":1,"at_ms":0,"type":"run_started","spec":{"kind":"agent","name":"a","hash":""},"input":[],"options":{"output":{"schema":{"z":1, "a":2}}}}"#;
+        let event: Event = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&event).unwrap(), text);
+    }
+
+    #[test]
+    fn an_event_of_a_later_version_is_kept_and_a_damaged_one_is_refused() {
+        let later = json!({"run_id": "r", "seq": 1, "at_ms": 5, "type": "run_dreamt", "of": [1], "options": {"a": 1}});
+        assert_eq!(serde_json::to_value(read(later.clone()).unwrap()).unwrap(), later);
+        assert!(read(json!({"run_id": "r", "seq": 1, "type": "effect_started"})).is_err());
+        assert!(read(json!({"run_id": "r", "seq": 1})).is_err());
+    }
+
+    #[test]
+    fn null_given_is_something_else_than_nothing_given() {
+        for (field, kind) in [("resume", "effect_started"), ("output", "effect_completed"), ("data", "signal_received")] {
+            let mut event = json!({"run_id": "r", "seq": 1, "at_ms": 0, "type": kind, "effect_id": "1.0"});
+            if kind == "effect_started" {
+                (event["kind"], event["component"]) = (json!("tool"), json!("t"));
+            }
+            if kind == "signal_received" {
+                event["signal"] = json!("resume");
+            }
+            assert_eq!(serde_json::to_value(read(event.clone()).unwrap()).unwrap(), event);
+            event[field] = Value::Null;
+            assert_eq!(serde_json::to_value(read(event.clone()).unwrap()).unwrap(), event);
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -69,6 +69,11 @@ pub fn normalise(value: &mut Value) {
         Value::Object(fields) => fields.values_mut().for_each(normalise),
         _ => {}
     }
+}
+
+/// Reads `null` as something given, where serde would read it as nothing given.
+pub(crate) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 #[cfg(test)]
