@@ -1,8 +1,29 @@
 // Error classes, one per kind of error.
 // Made by `cargo xtask codegen` from engine/lomusai_wire/tables/errors.toml. Do not edit.
 
-export type ErrorKind = 'invalid' | 'not_found' | 'conflict' | 'denied' | 'rate_limited' | 'unavailable' | 'timeout' | 'cancelled' | 'limit' | 'storage' | 'tool' | 'provider' | 'host' | 'closed' | 'internal';
+import type { ErrorBody } from './events';
 
+export type { ErrorBody };
+
+/** What a caller can do about an error. */
+export type ErrorKind =
+  | 'invalid'
+  | 'not_found'
+  | 'conflict'
+  | 'denied'
+  | 'rate_limited'
+  | 'unavailable'
+  | 'timeout'
+  | 'cancelled'
+  | 'limit'
+  | 'storage'
+  | 'tool'
+  | 'provider'
+  | 'host'
+  | 'closed'
+  | 'internal';
+
+/** A stable code. Later versions may have more. */
 export type ErrorCode =
   | 'argument_invalid'
   | 'json_invalid'
@@ -72,24 +93,16 @@ export type ErrorCode =
   | 'internal'
   | (string & {});
 
-export interface ErrorBody {
-  kind?: ErrorKind;
-  code?: ErrorCode;
-  message: string;
-  retryable?: boolean;
-  retry_after_ms?: number;
-  details?: Record<string, unknown>;
-}
-
 /** An error of the engine. `code` is stable and the same in every language. */
 export class LomusaiError extends Error {
-  constructor(body: ErrorBody, options?: { cause?: unknown });
+  constructor(body: Partial<ErrorBody> & { message: string }, options?: { cause?: unknown });
   readonly kind: ErrorKind;
   readonly code: ErrorCode;
   readonly retryable: boolean;
   readonly retryAfterMs?: number;
   readonly details: Record<string, unknown>;
 }
+
 /** The request can never succeed as written. Fix what the message names; do not retry. */
 export class InvalidError extends LomusaiError {}
 /** The thing named does not exist here. Register or create it, or correct the name. */

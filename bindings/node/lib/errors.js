@@ -14,34 +14,49 @@ class LomusaiError extends Error {
     this.details = body.details ?? {};
   }
 }
+
 /** The request can never succeed as written. Fix what the message names; do not retry. */
 class InvalidError extends LomusaiError {}
+
 /** The thing named does not exist here. Register or create it, or correct the name. */
 class NotFoundError extends LomusaiError {}
+
 /** The state does not allow it: it exists already, is busy, or was done before. */
 class ConflictError extends LomusaiError {}
+
 /** Credentials are missing or not accepted, or a rule said no. */
 class DeniedError extends LomusaiError {}
+
 /** The other side asked to slow down. Retry after `retry_after_ms`. */
 class RateLimitedError extends LomusaiError {}
+
 /** The other side could not be reached or failed. Trying again may help. */
 class UnavailableError extends LomusaiError {}
+
 /** It took longer than the limit named in the message. */
 class TimeoutError extends LomusaiError {}
+
 /** The run was told to stop. */
 class CancelledError extends LomusaiError {}
+
 /** A limit on size, depth or count was crossed. */
 class LimitError extends LomusaiError {}
+
 /** The store refused or lost access. The message names the file and what to do. */
 class StorageError extends LomusaiError {}
+
 /** A tool failed. The model is told; the host sees it where it ends the run. */
 class ToolError extends LomusaiError {}
+
 /** A model provider answered with an error or with nonsense. */
 class ProviderError extends LomusaiError {}
+
 /** A function of the host failed or broke the contract of its callback. */
 class HostError extends LomusaiError {}
+
 /** The engine or handle is closed. */
 class ClosedError extends LomusaiError {}
+
 /** A defect of the engine. Please report it. */
 class InternalError extends LomusaiError {}
 
@@ -132,4 +147,23 @@ const CODES = {
   internal: 'internal',
 };
 
-module.exports = { LomusaiError, KINDS, CODES, InvalidError, NotFoundError, ConflictError, DeniedError, RateLimitedError, UnavailableError, TimeoutError, CancelledError, LimitError, StorageError, ToolError, ProviderError, HostError, ClosedError, InternalError };
+module.exports = {
+  LomusaiError,
+  KINDS,
+  CODES,
+  InvalidError,
+  NotFoundError,
+  ConflictError,
+  DeniedError,
+  RateLimitedError,
+  UnavailableError,
+  TimeoutError,
+  CancelledError,
+  LimitError,
+  StorageError,
+  ToolError,
+  ProviderError,
+  HostError,
+  ClosedError,
+  InternalError,
+};

@@ -1,1 +1,51 @@
-//! The kit under every binding of Lomusai: commands and events as JSON, answer handles, error mapping.
+//! The kit under every binding: an engine whose commands and events are JSON text, and handles for the host's answers.
+//!
+//! A binding implements [`Handler`] with its language's callables and maps [`Error`](lomusai_core::Error)s; whatever two bindings would repeat is here.
+
+mod adapters;
+mod answer;
+mod engine;
+mod ops;
+mod pool;
+mod run;
+
+pub use answer::{Answer, CallInfo, Pushed};
+pub use engine::{HostEngine, LogFn, Placement};
+pub use ops::OPERATIONS;
+pub use run::{HostObserver, HostResult, HostRun, NextJson};
+
+use lomusai_core::{Error, Result};
+use lomusai_wire::codes;
+use serde::de::DeserializeOwned;
+
+/// A function of the host, called with a question and a handle to answer it by.
+pub trait Handler: Send + Sync {
+    /// Takes a call. The answer may be given now, later, and on any thread; dropping it unanswered is an error the engine knows how to tell.
+    ///
+    /// Called on a thread of the engine's host pool, or, where registered [`Placement::Inline`], on a thread that drives runs and must not be blocked.
+    fn call(&self, call: CallInfo, answer: Answer);
+}
+
+impl<F: Fn(CallInfo, Answer) + Send + Sync> Handler for F {
+    fn call(&self, call: CallInfo, answer: Answer) {
+        self(call, answer);
+    }
+}
+
+/// Reads JSON of the host.
+///
+/// # Errors
+/// `json_invalid` for what is not JSON, `argument_invalid` for JSON of another form, naming `what` and the place.
+pub fn read<T: DeserializeOwned>(what: &str, json: &str) -> Result<T> {
+    serde_json::from_str(json).map_err(|e| {
+        let code = match e.classify() {
+            serde_json::error::Category::Data => codes::ARGUMENT_INVALID,
+            _ => codes::JSON_INVALID,
+        };
+        Error::new(code, format!("{what} cannot be read: {e}"))
+    })
+}
+
+pub(crate) fn write(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("what the engine says is JSON")
+}

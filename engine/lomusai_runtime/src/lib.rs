@@ -1,1 +1,18 @@
-//! The driver of Lomusai on tokio: engine, registry, runs, subscribers.
+//! The driver of Lomusai: an engine that keeps components, starts and recovers runs, and carries out on tokio what their machines decide.
+
+mod clock;
+mod config;
+mod driver;
+mod effects;
+mod engine;
+mod load;
+mod publisher;
+mod queue;
+mod registry;
+mod run;
+
+pub use config::EngineConfig;
+pub use engine::{Engine, EngineBuilder, StartReport};
+pub use queue::Next;
+pub use registry::ComponentKind;
+pub use run::{Observer, Run, RunResult};

@@ -1,1 +1,4 @@
-//! Stores of Lomusai: journals, threads, values and content in SQLite.
+//! Stores of Lomusai. What a store promises is in [`lomusai_core::storage`]; `tests/behaviour.rs` holds every store to it.
+
+#[cfg(feature = "sqlite")]
+pub mod sqlite;

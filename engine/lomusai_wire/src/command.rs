@@ -1,7 +1,11 @@
 //! What a host tells the engine: start requests, commands to a run, queries.
 
+use std::fmt;
+
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -12,7 +16,7 @@ use crate::{
 pub type Context = Map<String, Value>;
 
 /// The messages that start a run: a text, one message or several.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 #[non_exhaustive]
 pub enum Input {
@@ -22,6 +26,35 @@ pub enum Input {
     Message(Box<Message>),
     /// Several.
     Messages(Vec<Message>),
+}
+
+/// By hand, since an untagged enum would hide what is wrong with a message.
+impl<'de> Deserialize<'de> for Input {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyInput;
+
+        impl<'de> Visitor<'de> for AnyInput {
+            type Value = Input;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text, a message or a list of messages")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Input, E> {
+                Ok(Input::Text(text.into()))
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, fields: A) -> Result<Input, A::Error> {
+                Deserialize::deserialize(MapAccessDeserializer::new(fields)).map(Input::Message)
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, items: A) -> Result<Input, A::Error> {
+                Deserialize::deserialize(SeqAccessDeserializer::new(items)).map(Input::Messages)
+            }
+        }
+
+        deserializer.deserialize_any(AnyInput)
+    }
 }
 
 impl Input {
@@ -206,7 +239,7 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         effect_id: Option<EffectId>,
         /// What the tool is given; must fit its `resume_schema`.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Value::is_null")]
         data: Value,
     },
     /// The result of a tool that the caller executed.
@@ -215,7 +248,7 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         effect_id: Option<EffectId>,
         /// The result.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Value::is_null")]
         output: Value,
         /// Whether it failed; `output` then says how.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -224,12 +257,16 @@ pub enum Command {
     /// Stop: nothing new starts, results inside the grace are recorded.
     Cancel {
         /// How long results are still recorded. Default 0.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "is_zero_ms")]
         grace_ms: u64,
         /// Why.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+}
+
+fn is_zero_ms(ms: &u64) -> bool {
+    *ms == 0
 }
 
 /// Where a run stands.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use schemars::JsonSchema;
+use serde::de::{self, DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -10,10 +11,11 @@ use serde_json::value::RawValue;
 /// The largest integer that every JSON reader holds exactly: 2^53 − 1.
 pub const MAX_SAFE_INTEGER: i64 = 9_007_199_254_740_991;
 
-/// A JSON document kept as its author wrote it. Property order of a schema steers models, so schemas are never re-serialised.
+/// A JSON document kept as text, its properties in the order their author gave them: the order of a schema steers models.
 ///
-/// Equality is equality of text.
-#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+/// Only the order is the author's. White space, escapes and the spelling of numbers are made the same on the way in, so that one
+/// schema has one text whichever language printed it, and a text never spans lines. Equality is equality of that text.
+#[derive(Clone, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct RawJson(#[schemars(with = "Value")] Box<RawValue>);
 
@@ -22,8 +24,8 @@ impl RawJson {
     ///
     /// # Errors
     /// The parser's complaint, with line and column.
-    pub fn parse(text: impl Into<String>) -> Result<Self, serde_json::Error> {
-        RawValue::from_string(text.into()).map(Self)
+    pub fn parse(text: impl AsRef<str>) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text.as_ref())
     }
 
     /// The document's text.
@@ -43,6 +45,104 @@ impl From<&Value> for RawJson {
     }
 }
 
+/// Reads any format and any buffer: a `RawValue` by itself cannot be read inside of a tagged enum, which serde buffers.
+impl<'de> Deserialize<'de> for RawJson {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut text = String::new();
+        Printer { into: &mut text, before: "" }.deserialize(deserializer)?;
+        RawValue::from_string(text).map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// Prints what it reads as compact JSON, in order, behind a separator.
+struct Printer<'a> {
+    into: &'a mut String,
+    before: &'static str,
+}
+
+impl Printer<'_> {
+    fn scalar<E: de::Error>(self, value: impl Serialize) -> Result<(), E> {
+        self.into.push_str(&serde_json::to_string(&value).map_err(E::custom)?);
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Printer<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        self.into.push_str(self.before);
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Printer<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<(), E> {
+        self.scalar(value)
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<(), E> {
+        self.scalar(value)
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<(), E> {
+        self.scalar(value)
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<(), E> {
+        self.scalar(value)
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<(), E> {
+        self.scalar(value)
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
+        self.scalar(())
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<(), E> {
+        self.scalar(())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        let Self { into, .. } = self;
+        into.push('[');
+        let mut before = "";
+        while items.next_element_seed(Printer { into, before })?.is_some() {
+            before = ",";
+        }
+        into.push(']');
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        let Self { into, .. } = self;
+        into.push('{');
+        let mut before = "";
+        while fields.next_key_seed(Printer { into, before })?.is_some() {
+            fields.next_value_seed(Printer { into, before: ":" })?;
+            before = ",";
+        }
+        into.push('}');
+        Ok(())
+    }
+}
+
 impl PartialEq for RawJson {
     fn eq(&self, other: &Self) -> bool {
         self.as_str() == other.as_str()
@@ -53,6 +153,11 @@ impl fmt::Debug for RawJson {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+/// Reads a field for which `null` given is something else than nothing given: a tool that answered `null` did answer.
+pub(crate) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 /// Turns integers beyond ±(2^53 − 1) into strings, in place: JavaScript would round them, and a journal must read the same everywhere.
@@ -71,11 +176,6 @@ pub fn normalise(value: &mut Value) {
     }
 }
 
-/// Reads `null` as something given, where serde would read it as nothing given.
-pub(crate) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,9 +191,33 @@ mod tests {
         );
     }
 
+    const SCHEMA: &str = r#"{"z":{"\"":[1.5,-3,1e+300]},"a":[[],{},"é\n",null,true],"a":18446744073709551615}"#;
+
     #[test]
-    fn raw_json_keeps_property_order() {
-        let raw: RawJson = serde_json::from_str(r#"{"z":1, "a":2}"#).unwrap();
-        assert_eq!(serde_json::to_string(&raw).unwrap(), r#"{"z":1, "a":2}"#);
+    fn raw_json_keeps_the_order_and_nothing_else() {
+        let raw: RawJson = serde_json::from_str("{\"z\" : 1,\n\t\"a\":\"\\u00e9\\/\" }").unwrap();
+        assert_eq!(serde_json::to_string(&raw).unwrap(), r#"{"z":1,"a":"é/"}"#);
+        assert_eq!(RawJson::parse(SCHEMA).unwrap().as_str(), SCHEMA);
+        assert_eq!(RawJson::parse(" 3 ").unwrap().as_str(), "3");
+    }
+
+    #[test]
+    fn raw_json_keeps_the_order_inside_of_a_buffer() {
+        #[derive(Deserialize)]
+        #[serde(tag = "type")]
+        enum Tagged {
+            A { schema: RawJson },
+        }
+        let Tagged::A { schema } = serde_json::from_str(&format!(r#"{{"type":"A","schema":{SCHEMA}}}"#)).unwrap();
+        assert_eq!(schema.as_str(), SCHEMA);
+        let schema: RawJson = serde_json::from_value(json!({"b": 1, "a": 2})).unwrap();
+        assert_eq!(schema.as_str(), r#"{"a":2,"b":1}"#);
+    }
+
+    #[test]
+    fn what_is_not_json_is_refused() {
+        for text in ["", "{", "{} {}", "{'a':1}", "[1,]", "1e999"] {
+            assert!(RawJson::parse(text).is_err(), "{text}");
+        }
     }
 }

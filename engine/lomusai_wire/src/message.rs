@@ -1,6 +1,10 @@
 //! Messages and their parts. Nothing a provider sends is lost: unknown parts and opaque fields round-trip.
 
+use std::fmt;
+
 use schemars::JsonSchema;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
@@ -75,17 +79,27 @@ impl Message {
     }
 }
 
+/// By hand, since an untagged enum would hide what is wrong with a part.
 fn parts_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Part>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Either {
-        Text(String),
-        Parts(Vec<Part>),
+    struct PartsOrText;
+
+    impl<'de> Visitor<'de> for PartsOrText {
+        type Value = Vec<Part>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a text or a list of parts")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<Part>, E> {
+            Ok(vec![Part::text(text)])
+        }
+
+        fn visit_seq<A: de::SeqAccess<'de>>(self, items: A) -> Result<Vec<Part>, A::Error> {
+            Deserialize::deserialize(SeqAccessDeserializer::new(items))
+        }
     }
-    Ok(match Either::deserialize(deserializer)? {
-        Either::Text(text) => vec![Part::text(text)],
-        Either::Parts(parts) => parts,
-    })
+
+    deserializer.deserialize_any(PartsOrText)
 }
 
 /// Where the bytes of an image or a file are.
@@ -181,7 +195,6 @@ pub struct ToolResult {
     #[serde(default, skip_serializing_if = "ToolStatus::is_ok")]
     pub status: ToolStatus,
     /// The result, or what the model is told of the failure. Text goes to the model as it is, anything else as JSON.
-    #[serde(default)]
     pub output: Value,
     /// Images and files that came with the result.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -242,30 +255,45 @@ pub enum Part {
     Unknown(Map<String, Value>),
 }
 
-/// How the known parts look on the wire.
+/// A piece of a message, tagged by `type`. A part of any other type is kept as it came.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum WirePart {
+    /// Plain text.
     Text {
+        /// The text.
         text: String,
     },
+    /// A picture.
     Image {
+        /// Where the bytes are.
         source: Source,
+        /// For example `image/png`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         media_type: Option<String>,
     },
+    /// A document, sound or other file.
     File {
+        /// Where the bytes are.
         source: Source,
+        /// For example `application/pdf`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         media_type: Option<String>,
+        /// The file's name.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
     },
+    /// What the model thought.
     Reasoning(Reasoning),
+    /// A wish to call a tool.
     ToolCall(ToolCall),
+    /// What the call came to.
     ToolResult(ToolResult),
+    /// A named value for the host, not for the model.
     Data {
+        /// What it is.
         name: String,
+        /// The value.
         data: Value,
     },
 }

@@ -82,7 +82,7 @@ pub enum ModelChunk {
     /// More reasoning.
     Reasoning {
         /// The text.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "String::is_empty")]
         text: String,
         /// The provider's proof over the reasoning so far; ends the reasoning part.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,7 +96,7 @@ pub enum ModelChunk {
         /// The tool's name.
         name: String,
         /// The arguments: an object, or the raw text of one.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Value::is_null")]
         arguments: Value,
         /// The provider's id.
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,6 +3,7 @@
 //! `--check` writes nothing and fails naming the files that are out of date.
 
 mod errors;
+mod events;
 
 use std::fs;
 use std::path::Path;
@@ -19,6 +20,7 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<(), String> {
     let tables = root.join("engine/lomusai_wire/tables");
     let mut files = Vec::new();
     files.extend(errors::generate(&read(&tables.join("errors.toml"))?)?);
+    files.extend(events::generate(&read(&tables.join("events.toml"))?)?);
     let mut stale = Vec::new();
     for mut file in files {
         if file.path.ends_with(".rs") {
@@ -62,4 +64,9 @@ fn rustfmt(text: &str) -> Result<String, String> {
         return Err("rustfmt failed on generated code".into());
     }
     String::from_utf8(output.stdout).map_err(|e| format!("rustfmt: {e}"))
+}
+
+/// `run_started` → `RunStarted`.
+fn camel(name: &str) -> String {
+    name.split('_').map(|word| word[..1].to_uppercase() + &word[1..]).collect()
 }

@@ -5,16 +5,43 @@ Made by `cargo xtask codegen` from engine/lomusai_wire/tables/errors.toml. Do no
 
 from __future__ import annotations
 
-from builtins import TimeoutError as _TimeoutError
-from typing import Any
+import builtins
+from typing import Any, Literal, TypeAlias
+
+ErrorKind: TypeAlias = Literal[
+    "invalid",
+    "not_found",
+    "conflict",
+    "denied",
+    "rate_limited",
+    "unavailable",
+    "timeout",
+    "cancelled",
+    "limit",
+    "storage",
+    "tool",
+    "provider",
+    "host",
+    "closed",
+    "internal",
+]
+"""What a caller can do about an error."""
 
 
 class LomusaiError(Exception):
     """An error of the engine. `code` is stable and the same in every language."""
 
-    kind: str = "internal"
+    kind: ErrorKind = "internal"
 
-    def __init__(self, message: str, *, code: str = "internal", retryable: bool = False, retry_after_ms: int | None = None, details: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "internal",
+        retryable: bool = False,
+        retry_after_ms: int | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
@@ -29,91 +56,91 @@ class LomusaiError(Exception):
 class InvalidError(LomusaiError):
     """The request can never succeed as written. Fix what the message names; do not retry."""
 
-    kind = "invalid"
+    kind: ErrorKind = "invalid"
 
 
 class NotFoundError(LomusaiError):
     """The thing named does not exist here. Register or create it, or correct the name."""
 
-    kind = "not_found"
+    kind: ErrorKind = "not_found"
 
 
 class ConflictError(LomusaiError):
     """The state does not allow it: it exists already, is busy, or was done before."""
 
-    kind = "conflict"
+    kind: ErrorKind = "conflict"
 
 
 class DeniedError(LomusaiError):
     """Credentials are missing or not accepted, or a rule said no."""
 
-    kind = "denied"
+    kind: ErrorKind = "denied"
 
 
 class RateLimitedError(LomusaiError):
     """The other side asked to slow down. Retry after `retry_after_ms`."""
 
-    kind = "rate_limited"
+    kind: ErrorKind = "rate_limited"
 
 
 class UnavailableError(LomusaiError):
     """The other side could not be reached or failed. Trying again may help."""
 
-    kind = "unavailable"
+    kind: ErrorKind = "unavailable"
 
 
-class TimeoutError(LomusaiError, _TimeoutError):
+class TimeoutError(LomusaiError, builtins.TimeoutError):
     """It took longer than the limit named in the message."""
 
-    kind = "timeout"
+    kind: ErrorKind = "timeout"
 
 
 class CancelledError(LomusaiError):
     """The run was told to stop."""
 
-    kind = "cancelled"
+    kind: ErrorKind = "cancelled"
 
 
 class LimitError(LomusaiError):
     """A limit on size, depth or count was crossed."""
 
-    kind = "limit"
+    kind: ErrorKind = "limit"
 
 
 class StorageError(LomusaiError):
     """The store refused or lost access. The message names the file and what to do."""
 
-    kind = "storage"
+    kind: ErrorKind = "storage"
 
 
 class ToolError(LomusaiError):
     """A tool failed. The model is told; the host sees it where it ends the run."""
 
-    kind = "tool"
+    kind: ErrorKind = "tool"
 
 
 class ProviderError(LomusaiError):
     """A model provider answered with an error or with nonsense."""
 
-    kind = "provider"
+    kind: ErrorKind = "provider"
 
 
 class HostError(LomusaiError):
     """A function of the host failed or broke the contract of its callback."""
 
-    kind = "host"
+    kind: ErrorKind = "host"
 
 
 class ClosedError(LomusaiError):
     """The engine or handle is closed."""
 
-    kind = "closed"
+    kind: ErrorKind = "closed"
 
 
 class InternalError(LomusaiError):
     """A defect of the engine. Please report it."""
 
-    kind = "internal"
+    kind: ErrorKind = "internal"
 
 
 KINDS: dict[str, type[LomusaiError]] = {
@@ -133,8 +160,9 @@ KINDS: dict[str, type[LomusaiError]] = {
     "closed": ClosedError,
     "internal": InternalError,
 }
+"""The class of every kind."""
 
-CODES: dict[str, str] = {
+CODES: dict[str, ErrorKind] = {
     "argument_invalid": "invalid",
     "json_invalid": "invalid",
     "utf8_invalid": "invalid",
@@ -202,3 +230,26 @@ CODES: dict[str, str] = {
     "handle_closed": "closed",
     "internal": "internal",
 }
+"""The kind of every code."""
+
+__all__ = [
+    "CODES",
+    "CancelledError",
+    "ClosedError",
+    "ConflictError",
+    "DeniedError",
+    "ErrorKind",
+    "HostError",
+    "InternalError",
+    "InvalidError",
+    "KINDS",
+    "LimitError",
+    "LomusaiError",
+    "NotFoundError",
+    "ProviderError",
+    "RateLimitedError",
+    "StorageError",
+    "TimeoutError",
+    "ToolError",
+    "UnavailableError",
+]

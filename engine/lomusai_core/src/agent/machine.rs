@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::effect::{ChildOutcome, Effect, EffectInput, ModelOutcome};
 use super::plan::{Plan, PlannedTool, RunPlan, ToolKind};
 use super::state::{Abort, Call, HookReply, Open, OpenStatus, Phase, ProcessorReply, RunResult, State, StepOverlay};
-use crate::{Error, Result, journal, transcript};
+use crate::{Error, Result, transcript};
 
 /// One run of an agent.
 #[derive(Debug)]
@@ -164,6 +164,11 @@ impl AgentMachine {
     pub fn keeps_messages(&self) -> bool {
         let error = self.state.result.as_ref().and_then(|result| result.error.as_ref());
         error.is_none_or(|error| error.code != codes::PROCESSOR_ABORTED.name)
+    }
+
+    /// Tokens used so far by the run and its children.
+    pub fn usage(&self) -> Usage {
+        self.state.usage
     }
 
     /// The options the run was started with.
@@ -391,10 +396,8 @@ impl AgentMachine {
                 let tool = self.plan.tool(&call.call.name);
                 let mut pending = self.pending_for(call, PendingKind::Suspended);
                 pending.payload = Some(payload);
-                // Its author's blanks are no part of a journal.
-                pending.resume_schema = tool
-                    .and_then(|tool| tool.spec.resume_schema.as_ref())
-                    .map(|schema| journal::canonical_json(&schema.to_value()));
+                pending.resume_schema =
+                    tool.and_then(|tool| tool.spec.resume_schema.as_ref()).map(|schema| schema.as_str().to_owned());
                 vec![EventBody::EffectSuspended { pending }]
             }
             Ok(_) => failed(Error::new(

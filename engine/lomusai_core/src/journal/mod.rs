@@ -87,7 +87,8 @@ fn line(event: &Event, names: &mut Names) -> String {
     if let Some(Value::Object(error)) = object.get_mut("error") {
         strip_error(error);
     }
-    canonical_json(&Value::Object(object))
+    String::from_utf8(serde_json_canonicalizer::to_vec(&Value::Object(object)).expect("a tree of JSON is JSON"))
+        .expect("JSON is UTF-8")
 }
 
 fn strip_error(error: &mut Map<String, Value>) {
@@ -97,11 +98,6 @@ fn strip_error(error: &mut Map<String, Value>) {
         error.remove("message");
         error.remove("details");
     }
-}
-
-/// A value as RFC 8785 JSON.
-pub fn canonical_json(value: &Value) -> String {
-    String::from_utf8(serde_json_canonicalizer::to_vec(value).expect("a tree of JSON is JSON")).expect("JSON is UTF-8")
 }
 
 /// SHA-256 of some content, in hex: its name in [`Blobs`](crate::storage::Blobs).
@@ -115,7 +111,7 @@ pub fn content_hash(content: &[u8]) -> String {
 pub fn value_hash(value: &impl serde::Serialize) -> String {
     // Through a tree: raw schema texts have to be canonical as well.
     let tree = serde_json::to_value(value).expect("specs are JSON");
-    content_hash(canonical_json(&tree).as_bytes())
+    content_hash(&serde_json_canonicalizer::to_vec(&tree).expect("a tree of JSON is JSON"))
 }
 
 fn hex(bytes: &[u8], into: &mut String) {

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use lomusai_wire::{Event, Message, RunFilter, RunId, RunInfo, ThreadId, codes};
+use lomusai_wire::{Event, Message, RunFilter, RunId, RunInfo, ThreadId};
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::{
-    Batch, Blobs, Capabilities, Journal, KeyValue, Leases, RunAppend, Store, ThreadChange, ThreadInfo, Threads,
+    Batch, Blobs, Capabilities, Journal, KeyValue, Leases, RunAppend, Store, ThreadChange, ThreadInfo, Threads, refusal,
 };
-use crate::{BoxFuture, Error, Result};
+use crate::{BoxFuture, Result};
 
 /// Keeps everything in memory, of finished runs the newest only. An `Arc` of it can be shared by the engines of one process.
 pub struct MemoryStore {
@@ -64,13 +64,9 @@ impl MemoryStore {
 
     fn with<'a, T: Send + 'a>(&'a self, f: impl FnOnce(&mut State) -> Result<T>) -> BoxFuture<'a, Result<T>> {
         let mut state = self.state.lock();
-        let result = if state.closed { Err(closed()) } else { f(&mut state) };
+        let result = if state.closed { Err(refusal::closed()) } else { f(&mut state) };
         Box::pin(std::future::ready(result))
     }
-}
-
-fn closed() -> Error {
-    Error::new(codes::ENGINE_CLOSED, "the store is closed: open a new engine")
 }
 
 impl State {
@@ -101,56 +97,62 @@ impl State {
     fn check_run(&self, append: &RunAppend) -> Result<()> {
         let id = &append.info.run_id;
         match self.runs.get(id) {
+            _ if !append.is_in_order() => Err(refusal::out_of_order(id)),
             None if append.expected_seq == 0 => Ok(()),
-            None => Err(run_unknown(id)),
-            Some(_) if append.expected_seq == 0 => Err(Error::new(
-                codes::RUN_EXISTS,
-                format!("a run `{id}` exists already: choose another id or leave it out"),
-            )
-            .with("run_id", id.as_str())),
-            Some(run) if run.epoch != append.epoch || run.info.seq != append.expected_seq => Err(Error::new(
-                codes::SEQUENCE_CONFLICT,
-                format!("another writer has taken over run `{id}`: read it again before writing"),
-            )
-            .with("run_id", id.as_str())),
+            None => Err(refusal::run_unknown(id)),
+            Some(_) if append.expected_seq == 0 => Err(refusal::run_exists(id)),
+            Some(run) if run.epoch != append.epoch || run.info.seq != append.expected_seq => {
+                Err(refusal::sequence_conflict(id))
+            }
             Some(_) => Ok(()),
         }
     }
 
     fn check_thread(&self, change: &ThreadChange) -> Result<()> {
         let Some(claim) = &change.claim else { return Ok(()) };
-        match self.threads.get(&change.thread).and_then(|thread| thread.info.active_run.as_ref()) {
-            Some(holder) if holder != claim => Err(thread_busy(&change.thread, holder)),
+        match self.holder(&change.thread) {
+            Some(holder) if holder != claim => Err(refusal::thread_busy(&change.thread, holder)),
             _ => Ok(()),
         }
     }
 
+    /// The unfinished run that works on a thread.
+    fn holder(&self, thread: &ThreadId) -> Option<&RunId> {
+        let claim = self.threads.get(thread)?.info.active_run.as_ref()?;
+        self.runs.get(claim).is_some_and(|run| !run.info.status.is_final()).then_some(claim)
+    }
+
     fn append(&mut self, append: RunAppend, keep_finished: usize) {
-        let id = append.info.run_id.clone();
-        if append.info.status.is_final() {
-            self.finished.push_back(id.clone());
+        let RunAppend { epoch, owner, events, info, .. } = append;
+        let created = &mut self.created;
+        let run = self.runs.entry(info.run_id.clone()).or_insert_with(|| {
+            *created += 1;
+            // Its line as it was before these events: not finished.
+            let before = RunInfo::new(info.run_id.clone(), "", info.created_at_ms);
+            Run { info: before, events: Vec::new(), owner: Some(owner), epoch, order: *created }
+        });
+        let finishes = info.status.is_final() && !run.info.status.is_final();
+        run.events.extend(events);
+        run.info = info;
+        if finishes {
+            run.owner = None;
+            self.finished.push_back(run.info.run_id.clone());
             while self.finished.len() > keep_finished {
-                let oldest = self.finished.pop_front().expect("not empty");
+                let oldest = self.finished.pop_front().expect("longer than a length");
                 self.runs.remove(&oldest);
             }
         }
-        match self.runs.get_mut(&id) {
-            Some(run) => {
-                run.events.extend(append.events);
-                run.info = append.info;
-            }
-            None => {
-                self.created += 1;
-                let run = Run {
-                    info: append.info,
-                    events: append.events,
-                    owner: Some(append.owner),
-                    epoch: append.epoch,
-                    order: self.created,
-                };
-                self.runs.insert(id, run);
-            }
+    }
+
+    fn delete_run(&mut self, id: &RunId) -> bool {
+        let Some(run) = self.runs.remove(id) else { return false };
+        if run.info.status.is_final() {
+            self.finished.retain(|finished| finished != id);
         }
+        for thread in self.threads.values_mut().filter(|thread| thread.info.active_run.as_ref() == Some(id)) {
+            thread.info.active_run = None;
+        }
+        true
     }
 
     fn change_thread(&mut self, change: ThreadChange) {
@@ -169,19 +171,6 @@ impl State {
         thread.info.messages = thread.messages.len() as u64;
         thread.info.updated_at_ms = now_ms;
     }
-}
-
-fn run_unknown(run: &RunId) -> Error {
-    Error::new(codes::RUN_UNKNOWN, format!("no run `{run}` is in the store")).with("run_id", run.as_str())
-}
-
-fn thread_busy(thread: &ThreadId, holder: &RunId) -> Error {
-    Error::new(
-        codes::THREAD_BUSY,
-        format!("run `{holder}` works on thread `{thread}`: wait for it, finish or cancel it, or use another thread"),
-    )
-    .with("thread", thread.as_str())
-    .with("run_id", holder.as_str())
 }
 
 impl Store for MemoryStore {
@@ -203,7 +192,7 @@ impl Store for MemoryStore {
 impl Journal for MemoryStore {
     fn events<'a>(&'a self, run: &'a RunId, after: u64, limit: usize) -> BoxFuture<'a, Result<Vec<Event>>> {
         self.with(|state| {
-            let run = state.runs.get(run).ok_or_else(|| run_unknown(run))?;
+            let run = state.runs.get(run).ok_or_else(|| refusal::run_unknown(run))?;
             Ok(run.events.iter().skip(after as usize).take(limit).map(|event| (**event).clone()).collect())
         })
     }
@@ -222,7 +211,7 @@ impl Journal for MemoryStore {
     }
 
     fn delete_run<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<bool>> {
-        self.with(|state| Ok(state.runs.remove(run).is_some()))
+        self.with(|state| Ok(state.delete_run(run)))
     }
 }
 
@@ -270,8 +259,8 @@ impl Threads for MemoryStore {
 
     fn delete_thread<'a>(&'a self, thread: &'a ThreadId) -> BoxFuture<'a, Result<bool>> {
         self.with(|state| {
-            if let Some(holder) = state.threads.get(thread).and_then(|thread| thread.info.active_run.as_ref()) {
-                return Err(thread_busy(thread, holder));
+            if let Some(holder) = state.holder(thread) {
+                return Err(refusal::thread_busy(thread, holder));
             }
             Ok(state.threads.remove(thread).is_some())
         })
@@ -301,13 +290,11 @@ impl Blobs for MemoryStore {
 impl Leases for MemoryStore {
     fn claim<'a>(&'a self, run: &'a RunId, owner: &'a str, now_ms: u64) -> BoxFuture<'a, Result<u64>> {
         self.with(|state| {
-            let entry = state.runs.get_mut(run).ok_or_else(|| run_unknown(run))?;
+            let entry = state.runs.get_mut(run).ok_or_else(|| refusal::run_unknown(run))?;
             if let Some(holder) = entry.owner.as_deref().filter(|holder| *holder != owner) {
                 let alive = state.owners.get(holder).is_some_and(|until| *until >= now_ms);
                 if alive {
-                    return Err(Error::new(codes::RUN_ACTIVE, format!("run `{run}` is at work in another engine"))
-                        .with("run_id", run.as_str())
-                        .with("owner", holder));
+                    return Err(refusal::run_active(run, holder));
                 }
             }
             entry.owner = Some(owner.into());
@@ -338,5 +325,51 @@ impl Leases for MemoryStore {
             state.runs.values_mut().filter(|run| run.owner.as_deref() == Some(owner)).for_each(|run| run.owner = None);
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lomusai_wire::RunStatus;
+
+    use super::*;
+    use crate::testing::block_on;
+
+    fn finish(store: &MemoryStore, id: &str) {
+        let mut info = RunInfo::new(id.into(), "agent", 0);
+        info.status = RunStatus::Completed;
+        let run = RunAppend { expected_seq: 0, epoch: 1, owner: "engine".into(), events: Vec::new(), info };
+        block_on(store.commit(Batch { run: Some(run), ..Batch::default() })).unwrap();
+    }
+
+    fn listed(store: &MemoryStore) -> Vec<String> {
+        let runs = block_on(store.runs(&RunFilter::default())).unwrap();
+        runs.iter().map(|info| info.run_id.to_string()).collect()
+    }
+
+    #[test]
+    fn the_oldest_finished_runs_are_forgotten() {
+        let store = MemoryStore::keeping(2);
+        for id in ["a", "b", "c"] {
+            finish(&store, id);
+        }
+        assert_eq!(listed(&store), ["c", "b"]);
+    }
+
+    #[test]
+    fn a_deleted_run_takes_no_finished_run_s_place() {
+        let store = MemoryStore::keeping(2);
+        finish(&store, "a");
+        finish(&store, "b");
+        block_on(store.delete_run(&"b".into())).unwrap();
+        finish(&store, "b");
+        assert_eq!(listed(&store), ["b", "a"]);
+    }
+
+    #[test]
+    fn a_store_that_keeps_none_forgets_a_run_as_it_ends() {
+        let store = MemoryStore::keeping(0);
+        finish(&store, "a");
+        assert_eq!(listed(&store), [""; 0]);
     }
 }

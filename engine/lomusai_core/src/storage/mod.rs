@@ -1,6 +1,7 @@
 //! What a store does, by concern. One behaviour suite judges all of them: `lomusai_stores`' `tests/behaviour.rs`.
 
 mod memory;
+pub mod refusal;
 
 use std::sync::Arc;
 
@@ -17,10 +18,13 @@ use crate::{BoxFuture, Result};
 pub trait Store: Journal + Threads + KeyValue + Blobs + Leases {
     /// Writes a batch: all of it or nothing. Returns once it is as durable as the store makes things.
     ///
+    /// The batch is on its way when this returns, in the order of the calls: dropping the future forgets the answer, not the
+    /// write.
+    ///
     /// # Errors
     /// `run_exists` for a first append to a run that exists; `run_unknown` for a later one to a run that does not;
     /// `sequence_conflict` when the sequence or the epoch is not the expected one; `thread_busy` when another unfinished run
-    /// claims the thread, with its id as the detail `run_id`; storage errors.
+    /// claims the thread, with its id as the detail `run_id`; storage errors. [`refusal`] has them ready.
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<()>>;
 
     /// What this store can do.
@@ -76,6 +80,15 @@ pub struct RunAppend {
     pub info: RunInfo,
 }
 
+impl RunAppend {
+    /// Whether the events are numbered by one from `expected_seq + 1`, and `info` after the last. Every store refuses the rest
+    /// with [`refusal::out_of_order`]: a journal never has a gap.
+    pub fn is_in_order(&self) -> bool {
+        let numbered = (self.expected_seq + 1..).zip(&self.events).all(|(seq, event)| event.seq == seq);
+        numbered && self.info.seq == self.expected_seq + self.events.len() as u64
+    }
+}
+
 /// Changes to a thread. Creates it when it does not exist.
 #[derive(Clone, Debug)]
 pub struct ThreadChange {
@@ -83,7 +96,7 @@ pub struct ThreadChange {
     pub thread: ThreadId,
     /// Who owns it, when it is created.
     pub resource: Option<String>,
-    /// Makes this run the one that works on the thread; refused while another unfinished one does.
+    /// Makes this run the one that works on the thread; refused while another one that is in the store and unfinished does.
     pub claim: Option<RunId>,
     /// Lets go of the thread, if this run holds it.
     pub release: Option<RunId>,
@@ -103,15 +116,19 @@ impl ThreadChange {
 /// Journals of runs.
 pub trait Journal: Send + Sync {
     /// Events of a run with `seq > after`, in order, at most `limit`.
+    ///
+    /// # Errors
+    /// `run_unknown`.
     fn events<'a>(&'a self, run: &'a RunId, after: u64, limit: usize) -> BoxFuture<'a, Result<Vec<Event>>>;
 
     /// The line about a run.
     fn run<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<Option<RunInfo>>>;
 
-    /// Lines about runs, newest first (by creation, then by id descending).
+    /// Lines about runs, newest first: in the order in which the store was told of them, whatever their clocks said.
     fn runs<'a>(&'a self, filter: &'a RunFilter) -> BoxFuture<'a, Result<Vec<RunInfo>>>;
 
-    /// Removes a run, its events and its lease. Content it shares with others stays. `false` if there was none.
+    /// Removes a run, its events, its lease and its claim on a thread. Content it shares with others stays. `false` if there
+    /// was none.
     fn delete_run<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<bool>>;
 }
 
@@ -155,7 +172,7 @@ pub trait Threads: Send + Sync {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<ThreadInfo>>>;
 
-    /// Messages number `from` (0-based) and on, at most `limit`.
+    /// Messages number `from` (0-based) and on, at most `limit`; none of a thread that does not exist.
     fn messages<'a>(
         &'a self,
         thread: &'a ThreadId,
@@ -163,7 +180,7 @@ pub trait Threads: Send + Sync {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Arc<Message>>>>;
 
-    /// Removes a thread and its messages. `false` if there was none; `thread_busy` while a run works on it.
+    /// Removes a thread and its messages. `false` if there was none; `thread_busy` while an unfinished run works on it.
     fn delete_thread<'a>(&'a self, thread: &'a ThreadId) -> BoxFuture<'a, Result<bool>>;
 }
 
@@ -172,7 +189,7 @@ pub trait KeyValue: Send + Sync {
     /// The value.
     fn get<'a>(&'a self, space: &'a str, key: &'a str) -> BoxFuture<'a, Result<Option<Value>>>;
 
-    /// Keys of a space that begin with `prefix`, sorted.
+    /// Keys of a space that begin with `prefix`, sorted by their bytes.
     fn keys<'a>(&'a self, space: &'a str, prefix: &'a str) -> BoxFuture<'a, Result<Vec<String>>>;
 }
 
@@ -183,6 +200,8 @@ pub trait Blobs: Send + Sync {
 }
 
 /// Which process may write which run. An owner is one engine; it keeps all its leases alive with one heartbeat.
+///
+/// A run that has ended is held by nobody: the commit that ends it ends its lease.
 pub trait Leases: Send + Sync {
     /// Takes a run over: succeeds when nobody holds it, `owner` does, or the holder's heartbeat has run out before `now_ms`.
     ///

@@ -49,7 +49,7 @@ pub struct ErrorBody {
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub details: Map<String, Value>,
     /// The host's own words for it (exception type, text and stack). Never part of a digest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::json::present", skip_serializing_if = "Option::is_none")]
     pub host: Option<Value>,
 }
 

@@ -1,0 +1,53 @@
+//! The refusals that every store gives, in the same words. A store that answers otherwise fails the behaviour suite.
+
+use lomusai_wire::{RunId, ThreadId, codes};
+
+use crate::Error;
+
+/// No such run.
+pub fn run_unknown(run: &RunId) -> Error {
+    Error::new(codes::RUN_UNKNOWN, format!("no run `{run}` is in the store")).with("run_id", run.as_str())
+}
+
+/// A first append to a run that exists.
+pub fn run_exists(run: &RunId) -> Error {
+    Error::new(codes::RUN_EXISTS, format!("a run `{run}` exists already: choose another id or leave it out"))
+        .with("run_id", run.as_str())
+}
+
+/// An append under a sequence or an epoch that is not the current one.
+pub fn sequence_conflict(run: &RunId) -> Error {
+    Error::new(
+        codes::SEQUENCE_CONFLICT,
+        format!("another writer has taken over run `{run}`: read it again before writing"),
+    )
+    .with("run_id", run.as_str())
+}
+
+/// A claim on a run whose holder is alive.
+pub fn run_active(run: &RunId, holder: &str) -> Error {
+    Error::new(codes::RUN_ACTIVE, format!("run `{run}` is at work in another engine"))
+        .with("run_id", run.as_str())
+        .with("owner", holder)
+}
+
+/// A thread on which another unfinished run works.
+pub fn thread_busy(thread: &ThreadId, holder: &RunId) -> Error {
+    Error::new(
+        codes::THREAD_BUSY,
+        format!("run `{holder}` works on thread `{thread}`: wait for it, finish or cancel it, or use another thread"),
+    )
+    .with("thread", thread.as_str())
+    .with("run_id", holder.as_str())
+}
+
+/// Events whose numbers would leave a gap in the journal. A defect of the caller, never of its input.
+pub fn out_of_order(run: &RunId) -> Error {
+    Error::new(codes::INTERNAL, format!("events of run `{run}` are not numbered in order: nothing was written"))
+        .with("run_id", run.as_str())
+}
+
+/// A call after `close`.
+pub fn closed() -> Error {
+    Error::new(codes::ENGINE_CLOSED, "the store is closed: open a new engine")
+}

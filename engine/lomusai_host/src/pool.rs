@@ -1,0 +1,181 @@
+//! Threads for the host's functions. They may block: in their own work, and in calls back into the engine, for which others step in.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A thread that has nothing to do for so long ends.
+const IDLE: Duration = Duration::from_secs(10);
+
+pub(crate) struct HostPool {
+    state: Mutex<State>,
+    work: Condvar,
+    quiet: Condvar,
+    /// So many functions run at once; those that wait for the engine, or were given up, do not count.
+    active_max: usize,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<(Arc<Ticket>, Job)>,
+    idle: usize,
+    active: usize,
+    /// Functions that were given up and have not returned.
+    lost: Vec<Arc<Ticket>>,
+    closed: bool,
+}
+
+/// One function on its way through the pool.
+pub(crate) struct Ticket {
+    what: String,
+    stage: AtomicU8,
+}
+
+const WAITING: u8 = 0;
+const RUNNING: u8 = 1;
+const LOST: u8 = 2;
+const DONE: u8 = 3;
+
+thread_local! {
+    /// The pool this thread works for.
+    static OWN: RefCell<Option<Arc<HostPool>>> = const { RefCell::new(None) };
+}
+
+impl HostPool {
+    pub(crate) fn new(active_max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            work: Condvar::new(),
+            quiet: Condvar::new(),
+            active_max: active_max.max(1),
+        })
+    }
+
+    /// Runs a job on a thread of the pool. `what` names it, should it never return.
+    pub(crate) fn run(self: &Arc<Self>, what: String, job: Job) -> Arc<Ticket> {
+        let ticket = Arc::new(Ticket { what, stage: AtomicU8::new(WAITING) });
+        let mut state = self.state.lock();
+        state.queue.push_back((ticket.clone(), job));
+        self.staff(&mut state);
+        ticket
+    }
+
+    /// Sees to it that somebody takes up what waits, as far as there is room.
+    fn staff(self: &Arc<Self>, state: &mut State) {
+        if state.queue.is_empty() || state.active >= self.active_max {
+            return;
+        }
+        if state.idle > 0 {
+            self.work.notify_one();
+            return;
+        }
+        let pool = self.clone();
+        // Where the system gives no thread, what waits is taken up by the next one that is free.
+        let _ = std::thread::Builder::new().name("lomusai-host".into()).spawn(move || pool.serve());
+    }
+
+    fn serve(self: Arc<Self>) {
+        OWN.with(|own| *own.borrow_mut() = Some(self.clone()));
+        let mut state = self.state.lock();
+        loop {
+            if state.active < self.active_max
+                && let Some((ticket, job)) = state.queue.pop_front()
+            {
+                state.active += 1;
+                ticket.stage.store(RUNNING, Ordering::Release);
+                // One wakes one: whoever takes a job sees whether more wait.
+                self.staff(&mut state);
+                drop(state);
+                // A panic must not take the thread, nor leave the count wrong. The job's answer handle tells of it.
+                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+                state = self.state.lock();
+                if ticket.stage.swap(DONE, Ordering::AcqRel) == LOST {
+                    state.lost.retain(|lost| !Arc::ptr_eq(lost, &ticket));
+                } else {
+                    state.active -= 1;
+                }
+                self.quiet.notify_all();
+                continue;
+            }
+            if state.closed {
+                break;
+            }
+            state.idle += 1;
+            let timed_out = self.work.wait_for(&mut state, IDLE).timed_out();
+            state.idle -= 1;
+            if timed_out && state.queue.is_empty() {
+                break;
+            }
+        }
+        drop(state);
+        OWN.with(|own| *own.borrow_mut() = None);
+    }
+
+    /// Nobody waits for this function any more: its thread is its own business, and another may take its place.
+    pub(crate) fn give_up(self: &Arc<Self>, ticket: &Arc<Ticket>) {
+        let mut state = self.state.lock();
+        if ticket.stage.compare_exchange(RUNNING, LOST, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            state.active -= 1;
+            state.lost.push(ticket.clone());
+            self.staff(&mut state);
+        } else {
+            state.queue.retain(|(waiting, _)| !Arc::ptr_eq(waiting, ticket));
+        }
+    }
+
+    /// Waits until no function runs, at most `timeout`. Gives the names of those that still do; their threads are abandoned.
+    pub(crate) fn close(&self, timeout: Duration) -> Vec<String> {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.queue.clear();
+        self.work.notify_all();
+        // The thread that closes may be one of ours: it cannot wait for itself.
+        let own = usize::from(OWN.with(|own| own.borrow().as_ref().is_some_and(|pool| std::ptr::eq(&**pool, self))));
+        let deadline = timeout_at(timeout);
+        while state.active + state.lost.len() > own {
+            if self.quiet.wait_until(&mut state, deadline).timed_out() {
+                break;
+            }
+        }
+        if state.active + state.lost.len() <= own {
+            return Vec::new();
+        }
+        let mut names: Vec<String> = state.lost.iter().map(|ticket| ticket.what.clone()).collect();
+        if state.active > own {
+            names.push(format!("{} more", state.active - own));
+        }
+        names
+    }
+}
+
+// The one place that reads the monotonic clock outside of tokio: these threads have no runtime.
+#[allow(clippy::disallowed_methods)]
+fn timeout_at(timeout: Duration) -> std::time::Instant {
+    std::time::Instant::now() + timeout
+}
+
+/// Runs something that waits for the engine. On a pool's thread, another may take its place meanwhile: so callbacks that call back
+/// into the engine can nest as deep as there are threads.
+pub(crate) fn while_waiting<T>(wait: impl FnOnce() -> T) -> T {
+    let Some(pool) = OWN.with(|own| own.borrow().clone()) else { return wait() };
+    /// Takes the place again, also when the wait panics.
+    struct Back(Arc<HostPool>);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            self.0.state.lock().active += 1;
+        }
+    }
+    {
+        let mut state = pool.state.lock();
+        state.active -= 1;
+        pool.staff(&mut state);
+    }
+    let _back = Back(pool);
+    wait()
+}

@@ -1,0 +1,107 @@
+//! Builds a client: rustls with ring, the system's roots, one connection pool. Nothing process-wide is touched, since the process is the host's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lomusai_core::{Error, Result};
+use lomusai_wire::codes;
+use reqwest::{Proxy, Url};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_platform_verifier::Verifier;
+
+use crate::Secret;
+
+/// How to reach a server.
+pub(crate) struct Reach<'a> {
+    pub(crate) base_url: &'a Url,
+    /// An address, or `none`. Absent: what the environment says.
+    pub(crate) proxy: Option<&'a Secret>,
+    /// Authorities to trust beside the system's.
+    pub(crate) authorities: Vec<CertificateDer<'static>>,
+    pub(crate) connect_timeout: Duration,
+}
+
+/// A client for one server.
+pub(crate) fn client(reach: Reach<'_>) -> Result<reqwest::Client> {
+    let Reach { base_url, proxy, authorities, connect_timeout } = reach;
+    let mut builder = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls(base_url, authorities)?)
+        // A redirected POST loses its body or carries the key to another host; neither helps.
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(connect_timeout)
+        .user_agent(concat!("lomusai/", env!("CARGO_PKG_VERSION")));
+    builder = match proxy.map(Secret::expose) {
+        None => builder,
+        Some("none") => builder.no_proxy(),
+        Some(address) => builder.proxy(explicit_proxy(address)?),
+    };
+    builder.build().map_err(|error| {
+        Error::new(codes::ARGUMENT_INVALID, format!("the HTTP client cannot be built: {}", error.without_url()))
+    })
+}
+
+/// The certificates of a PEM text; `origin` names it in errors.
+pub(crate) fn certificates(pem: &[u8], origin: &str) -> Result<Vec<CertificateDer<'static>>> {
+    let found: Vec<_> = CertificateDer::pem_slice_iter(pem)
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|error| Error::new(codes::ARGUMENT_INVALID, format!("{origin} is not valid PEM: {error}")))?;
+    if found.is_empty() {
+        return Err(Error::new(codes::ARGUMENT_INVALID, format!("{origin} holds no CERTIFICATE section")));
+    }
+    Ok(found)
+}
+
+fn explicit_proxy(address: &str) -> Result<Proxy> {
+    // The address may carry a password, so errors do not repeat it.
+    let refused =
+        || Error::new(codes::ARGUMENT_INVALID, "proxy must be `none` or an address such as http://proxy.example:3128");
+    let url = Url::parse(address).map_err(|_| refused())?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(refused().with("scheme", url.scheme()));
+    }
+    Proxy::all(url).map_err(|_| refused())
+}
+
+fn tls(base_url: &Url, authorities: Vec<CertificateDer<'static>>) -> Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::new(codes::INTERNAL, format!("ring lacks the default TLS versions: {error}")))?;
+    let builder = match verifier(authorities, provider) {
+        Ok(verifier) => builder.dangerous().with_custom_certificate_verifier(verifier),
+        // A container without root certificates can still reach a model server over plain HTTP.
+        Err(_) if base_url.scheme() == "http" => builder.with_root_certificates(RootCertStore::empty()),
+        Err(error) => {
+            return Err(Error::new(
+                codes::ARGUMENT_INVALID,
+                format!("no certificate authority to trust: {error}. Install the system's, or set ca_file"),
+            ));
+        }
+    };
+    let mut config = builder.with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+#[cfg(not(target_os = "android"))]
+fn verifier(
+    authorities: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+) -> std::result::Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
+    Ok(Arc::new(Verifier::new_with_extra_roots(authorities, provider)?))
+}
+
+#[cfg(target_os = "android")]
+fn verifier(
+    authorities: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+) -> std::result::Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
+    if !authorities.is_empty() {
+        return Err(rustls::Error::General("Android takes authorities from its settings only".into()));
+    }
+    Ok(Arc::new(Verifier::new(provider)?))
+}

@@ -1,0 +1,140 @@
+//! What a status, a header or a broken connection means for a caller: which code, and when to try again.
+
+use lomusai_core::Error;
+use lomusai_wire::{Code, ErrorBody, codes};
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+
+use super::date;
+
+/// What a provider said went wrong, whatever shape it said it in.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Complaint {
+    pub(crate) message: String,
+    /// The provider's own code or type of error.
+    pub(crate) code: Option<String>,
+    /// A status that the complaint itself names.
+    pub(crate) status: Option<u16>,
+}
+
+/// The error for an answer of this status.
+pub(crate) fn of_status(host: &str, status: u16, headers: &HeaderMap, complaint: Complaint) -> Error {
+    let said = if complaint.message.is_empty() {
+        reqwest::StatusCode::from_u16(status)
+            .ok()
+            .and_then(|status| status.canonical_reason())
+            .unwrap_or("nothing more")
+    } else {
+        &complaint.message
+    };
+    let message = match headers.get(reqwest::header::LOCATION).and_then(|value| value.to_str().ok()) {
+        Some(location) if (300..400).contains(&status) => {
+            format!("{host} answered {status}, a redirect to {location}: set base_url to the final address")
+        }
+        _ => format!("{host} answered {status}: {said}"),
+    };
+    let mut body = ErrorBody::new(code_of(status), message);
+    body.details.insert("status".into(), status.into());
+    if let Some(id) = headers.get("x-request-id").and_then(|value| value.to_str().ok()) {
+        body.details.insert("request_id".into(), id.into());
+    }
+    if body.retryable {
+        body.retry_after_ms = retry_after_ms(headers);
+    }
+    finish(body, complaint)
+}
+
+/// The error for a complaint within a stream that began well.
+pub(crate) fn in_stream(complaint: Complaint) -> Error {
+    let status = complaint.status.unwrap_or_else(|| guess(complaint.code.as_deref().unwrap_or_default()));
+    let mut body = ErrorBody::new(code_of(status), format!("the provider broke off its answer: {}", complaint.message));
+    if let Some(status) = complaint.status {
+        body.details.insert("status".into(), status.into());
+    }
+    finish(body, complaint)
+}
+
+/// The error of a request that got no answer.
+pub(crate) fn of_transport(host: &str, error: reqwest::Error) -> Error {
+    let error = error.without_url();
+    if error.is_builder() {
+        return Error::new(codes::ARGUMENT_INVALID, format!("the request cannot be sent: {}", causes(&error)));
+    }
+    let why = if error.is_timeout() { "no connection within timeouts.connect_ms".to_owned() } else { causes(&error) };
+    Error::new(codes::PROVIDER_UNREACHABLE, format!("{host} cannot be reached: {why}")).with("host", host)
+}
+
+/// An error with all its causes in one line.
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        // Wrappers often repeat what they wrap.
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// `text`, or its beginning where it is longer than `chars_max`.
+pub(crate) fn excerpt(text: &str, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// The error of an answer that is not what the API promises.
+pub(crate) fn nonsense(what: &str, answer: &str) -> Error {
+    let message = format!("the provider's answer cannot be understood: {what}: {}", excerpt(answer.trim(), 200));
+    Error::new(codes::PROVIDER_RESPONSE_INVALID, message)
+}
+
+fn finish(mut body: ErrorBody, complaint: Complaint) -> Error {
+    if let Some(code) = complaint.code {
+        // Waiting does not refill an account.
+        body.retryable &= code != "insufficient_quota";
+        body.details.insert("provider_code".into(), code.into());
+    }
+    body.into()
+}
+
+fn code_of(status: u16) -> Code {
+    match status {
+        401 | 403 => codes::CREDENTIALS_REJECTED,
+        429 => codes::PROVIDER_RATE_LIMITED,
+        408 | 409 | 500.. => codes::PROVIDER_FAILED,
+        _ => codes::PROVIDER_REJECTED,
+    }
+}
+
+/// A status for a complaint that names none, from the words providers use.
+fn guess(code: &str) -> u16 {
+    let says = |words: &[&str]| words.iter().any(|word| code.contains(word));
+    if says(&["rate_limit", "insufficient_quota", "too_many_requests"]) {
+        429
+    } else if says(&["authentication", "invalid_api_key", "permission"]) {
+        401
+    } else if says(&["invalid", "context_length", "not_found", "unsupported", "tool_use_failed", "content_policy"]) {
+        400
+    } else {
+        500
+    }
+}
+
+fn retry_after_ms(headers: &HeaderMap) -> Option<u64> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let number = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0);
+    if let Some(ms) = text("retry-after-ms").and_then(number) {
+        return Some(ms.ceil() as u64);
+    }
+    let after = text(RETRY_AFTER.as_str())?;
+    if let Some(seconds) = number(after) {
+        return Some((seconds * 1000.0).ceil() as u64);
+    }
+    // The server's own clock says how far away its date is. Without it the date means nothing here: clocks differ.
+    let now = date::seconds(text(DATE.as_str())?)?;
+    Some((date::seconds(after)? - now).max(0) as u64 * 1000)
+}

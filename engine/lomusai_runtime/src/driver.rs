@@ -1,0 +1,441 @@
+//! One run's task: feeds its machine, commits what it decides, then carries it out. Nothing is carried out before it is committed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use lomusai_core::agent::{AgentMachine, Input, ModelOutcome, Plan, Start};
+use lomusai_core::cancel::CancelToken;
+use lomusai_core::storage::{Batch, RunAppend, ThreadChange};
+use lomusai_core::{BoxFuture, Error, Result};
+use lomusai_wire::{
+    Command, EffectId, ErrorBody, EventBody, History, LogLevel, OnBusy, RunId, RunInfo, RunOutput, RunStatus, ThreadId,
+    Usage, codes,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::effects::{attach, carry_out, weight};
+use crate::engine::Inner;
+use crate::run::{Live, Msg, RunResult};
+
+/// How often a thread that another process holds is looked at.
+const THREAD_POLL: Duration = Duration::from_millis(50);
+
+pub(crate) struct Driver {
+    pub(crate) engine: Arc<Inner>,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) inbox: mpsc::UnboundedReceiver<Msg>,
+    pub(crate) machine: AgentMachine,
+    pub(crate) info: RunInfo,
+    pub(crate) epoch: u64,
+    pub(crate) thread: Option<ThreadPlace>,
+    pub(crate) limits: Limits,
+    /// Names of stream processors.
+    pub(crate) stream: Arc<[String]>,
+    pub(crate) work: Work,
+}
+
+/// The run's thread, and how much of the conversation is in it already.
+pub(crate) struct ThreadPlace {
+    pub(crate) id: ThreadId,
+    pub(crate) resource: Option<String>,
+    pub(crate) saved: usize,
+    pub(crate) per_step: bool,
+}
+
+pub(crate) struct Limits {
+    pub(crate) run_ms: Option<u64>,
+    pub(crate) run_bytes: u64,
+    pub(crate) message_bytes: u64,
+}
+
+/// What is under way.
+#[derive(Default)]
+pub(crate) struct Work {
+    effects: FuturesUnordered<BoxFuture<'static, Input>>,
+    tokens: HashMap<EffectId, CancelToken>,
+    retries: Vec<(Instant, EffectId)>,
+    grace: Option<Instant>,
+    deadline: Option<Instant>,
+    bytes: u64,
+    /// The last error of a host function, with the host's own object, which no journal can hold.
+    host_error: Option<Error>,
+    finished: Option<Finished>,
+}
+
+struct Finished {
+    output: Option<RunOutput>,
+    error: Option<ErrorBody>,
+    usage: Usage,
+}
+
+/// What a driver does first.
+pub(crate) enum First {
+    /// Begin a new run.
+    Start(Box<Start>, OnBusy),
+    /// Go on with a run that was under way.
+    Recover,
+    /// Handle this and say whether it was accepted.
+    Command(Command, oneshot::Sender<Result<()>>),
+    /// Only wait for suspended children that are at work again.
+    Attach(EffectId, RunId),
+}
+
+enum Woken {
+    Message(Option<Msg>),
+    Ended(Input),
+    Timer,
+}
+
+impl Driver {
+    /// Drives the run until it ends or waits for a command. `begun` is told once its first events are committed, or why they could not be.
+    pub(crate) async fn drive(mut self, first: First, begun: Option<oneshot::Sender<Result<()>>>) {
+        // Readers must be told the end whatever happens, also when a store or the engine itself panics.
+        let result = self.begin_and_loop(first, begun).await;
+        self.settle(result).await;
+    }
+
+    async fn begin_and_loop(&mut self, first: First, begun: Option<oneshot::Sender<Result<()>>>) -> Result<()> {
+        self.work.deadline = self.limits.run_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
+        let mut waiting = self.reattach();
+        let began = match first {
+            First::Start(start, on_busy) => self.start(*start, on_busy).await,
+            First::Recover => {
+                self.info.recoveries += 1;
+                self.turn(Input::Recover).await
+            }
+            First::Command(command, reply) => self.command(command, reply).await,
+            First::Attach(effect, child) => {
+                waiting.retain(|(id, _)| *id != effect);
+                self.attach(effect, child);
+                Ok(())
+            }
+        };
+        if let Some(begun) = begun {
+            let _ = begun.send(began.clone());
+        }
+        began?;
+        while !self.is_settled() {
+            match self.wake().await {
+                Woken::Message(Some(message)) => self.message(message).await?,
+                // Every handle keeps the sender: the engine itself is gone.
+                Woken::Message(None) => return Err(engine_closed()),
+                Woken::Ended(input) => {
+                    self.remember_host_error(&input);
+                    self.turn(input).await?;
+                }
+                Woken::Timer => self.timer().await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a new run; where it has a thread, on the conversation as it stands once the thread is free.
+    async fn start(&mut self, mut start: Start, on_busy: OnBusy) -> Result<()> {
+        loop {
+            if let Some(thread) = &mut self.thread {
+                let history = self.engine.thread_messages(&thread.id, u64::MAX).await?;
+                thread.saved = history.len();
+                start.history = Some(History::Thread { upto: history.len() as u64 });
+                self.machine =
+                    AgentMachine::new(&self.plan, self.live.run_id.clone(), history, self.machine.options().clone())?;
+            }
+            match self.turn(Input::Start(Box::new(start.clone()))).await {
+                Err(busy) if busy.is(codes::THREAD_BUSY) && on_busy == OnBusy::Wait => {
+                    self.wait_for_thread(busy).await?
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Waits until the run that holds the thread has ended. One that is suspended may never: that is the error then.
+    async fn wait_for_thread(&mut self, busy: Error) -> Result<()> {
+        let holder: RunId = busy.body().details.get("run_id").and_then(|id| id.as_str()).unwrap_or_default().into();
+        let ended = async {
+            if let Some(live) = self.engine.live(&holder) {
+                let _ = live.settled.wait().await;
+            } else {
+                // The holder is in another process, which tells us nothing: look again.
+                tokio::time::sleep(THREAD_POLL).await;
+            }
+        };
+        tokio::select! {
+            () = ended => {}
+            () = self.live.cancel.cancelled() => return Err(Error::new(codes::RUN_CANCELLED, "the run was cancelled before its thread was free")),
+        }
+        match self.engine.store.run(&holder).await? {
+            Some(info) if info.status != RunStatus::Running && !info.status.is_final() => Err(busy),
+            _ => Ok(()),
+        }
+    }
+
+    /// Retry timers of a run that was loaded, and children that may be at work.
+    fn reattach(&mut self) -> Vec<(EffectId, RunId)> {
+        let now_ms = self.engine.clock.now_ms();
+        for (id, at_ms) in self.machine.retries() {
+            self.work.retries.push((Instant::now() + Duration::from_millis(at_ms.saturating_sub(now_ms)), id));
+        }
+        let children = self.machine.suspended_children();
+        for (id, child) in &children {
+            if self.engine.live(child).is_some() {
+                self.attach(id.clone(), child.clone());
+            }
+        }
+        children
+    }
+
+    fn attach(&mut self, id: EffectId, child: RunId) {
+        if self.work.tokens.contains_key(&id) {
+            return;
+        }
+        let token = CancelToken::new();
+        self.work.tokens.insert(id.clone(), token.clone());
+        self.work.effects.push(attach(&self.engine, id, child, token));
+    }
+
+    fn is_settled(&self) -> bool {
+        match self.machine.status() {
+            RunStatus::Running => false,
+            RunStatus::Suspended => self.work.effects.is_empty(),
+            _ => true,
+        }
+    }
+
+    async fn wake(&mut self) -> Woken {
+        let work = &mut self.work;
+        let timer = work.retries.iter().map(|(at, _)| *at).chain(work.grace).chain(work.deadline).min();
+        tokio::select! {
+            // In this order: a command is never starved, and a result that is there counts before a timer that ran out.
+            biased;
+            message = self.inbox.recv() => Woken::Message(message),
+            Some(input) = work.effects.next(), if !work.effects.is_empty() => Woken::Ended(input),
+            () = tokio::time::sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => Woken::Timer,
+        }
+    }
+
+    async fn message(&mut self, message: Msg) -> Result<()> {
+        match message {
+            Msg::Command(command, reply) => self.command(command, reply).await,
+            Msg::Emit(EventBody::Custom { name, data, .. }) => self.turn(Input::Custom { name, data }).await,
+            Msg::Emit(_) => Ok(()),
+            Msg::Attach(id, child) => {
+                if self.machine.is_open(&id) {
+                    self.attach(id, child);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn command(&mut self, command: Command, reply: oneshot::Sender<Result<()>>) -> Result<()> {
+        let grace = if let Command::Cancel { grace_ms, .. } = &command { Some(*grace_ms) } else { None };
+        let decision = match self.machine.step(Input::Command(command), self.engine.clock.now_ms()) {
+            Ok(decision) => decision,
+            // What is wrong with a command is its sender's business, not the run's.
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return Ok(());
+            }
+        };
+        if let Some(grace_ms) = grace {
+            self.live.cancel.cancel();
+            self.work.grace = Some(Instant::now() + Duration::from_millis(grace_ms));
+            for (_, child) in self.machine.suspended_children() {
+                self.engine.cancel_child(child);
+            }
+        }
+        let done = self.commit(decision).await;
+        let _ = reply.send(done.clone());
+        done?;
+        if grace.is_some() {
+            self.work.tokens.values().for_each(CancelToken::cancel);
+        }
+        Ok(())
+    }
+
+    async fn timer(&mut self) -> Result<()> {
+        let now = Instant::now();
+        if self.work.grace.is_some_and(|at| at <= now) {
+            self.work.grace = None;
+            return self.turn(Input::GraceOver).await;
+        }
+        if self.work.deadline.is_some_and(|at| at <= now) {
+            self.work.deadline = None;
+            let ms = self.limits.run_ms.unwrap_or_default();
+            let message = format!("the run worked longer than its limit of {ms} ms: raise timeout_ms or limits.run_ms");
+            return self.turn(Input::Fail(Error::new(codes::RUN_TIMEOUT, message))).await;
+        }
+        while let Some(place) = self.work.retries.iter().position(|(at, _)| *at <= now) {
+            let (_, id) = self.work.retries.swap_remove(place);
+            self.turn(Input::RetryDue(id)).await?;
+        }
+        Ok(())
+    }
+
+    async fn turn(&mut self, input: Input) -> Result<()> {
+        let decision = self.machine.step(input, self.engine.clock.now_ms())?;
+        self.commit(decision).await?;
+        if self.work.bytes > self.limits.run_bytes && self.machine.status() == RunStatus::Running {
+            self.work.bytes = 0;
+            let limit = self.limits.run_bytes;
+            let message = format!("the run's journal is larger than limits.run_bytes = {limit}");
+            let decision = self
+                .machine
+                .step(Input::Fail(Error::new(codes::RUN_TOO_LARGE, message)), self.engine.clock.now_ms())?;
+            self.commit(decision).await?;
+        }
+        Ok(())
+    }
+
+    /// Commits events, tells the readers, begins effects: in this order.
+    async fn commit(&mut self, decision: lomusai_core::agent::Decision) -> Result<()> {
+        if decision.events.is_empty() {
+            return Ok(());
+        }
+        let expected_seq = self.live.publisher.seq();
+        self.work.bytes += decision.events.iter().map(weight).sum::<u64>();
+        let progress = decision.events.iter().any(|event| matches!(event, EventBody::EffectCompleted { .. }));
+        let events = self.live.publisher.number(decision.events);
+        let now_ms = self.engine.clock.now_ms();
+        self.info.seq = expected_seq + events.len() as u64;
+        self.info.status = self.machine.status();
+        self.info.pending = if self.info.status == RunStatus::Suspended { self.machine.pending() } else { Vec::new() };
+        self.info.blocked_by = None;
+        self.info.updated_at_ms = now_ms;
+        if progress {
+            self.info.recoveries = 0;
+        }
+        let mut batch = Batch::default();
+        batch.thread = self.thread_change(expected_seq == 0, now_ms);
+        if expected_seq == 0 {
+            batch.blobs = self.engine.unstored_spec(&events);
+        }
+        batch.run = Some(RunAppend {
+            expected_seq,
+            epoch: self.epoch,
+            owner: self.engine.owner.clone(),
+            events: events.clone(),
+            info: self.info.clone(),
+        });
+        self.engine.store.commit(batch).await?;
+        for event in &events {
+            self.note(&event.body);
+            self.engine.observe_event(event);
+        }
+        self.live.publisher.committed(&events).await;
+        for effect in decision.effects {
+            let token = CancelToken::new();
+            self.work.tokens.insert(effect.effect_id.clone(), token.clone());
+            let future = carry_out(&self.engine, &self.live, effect, token, &self.stream, self.limits.message_bytes);
+            self.work.effects.push(future);
+        }
+        Ok(())
+    }
+
+    fn thread_change(&mut self, first: bool, now_ms: u64) -> Option<ThreadChange> {
+        let messages = self.machine.messages();
+        let ended = self.machine.status().is_final();
+        let run_id = &self.live.run_id;
+        let thread = self.thread.as_mut()?;
+        let mut change = ThreadChange::new(thread.id.clone(), now_ms);
+        change.resource.clone_from(&thread.resource);
+        change.claim = first.then(|| run_id.clone());
+        change.release = ended.then(|| run_id.clone());
+        // Between steps only whole pairs of calls and results are kept.
+        let whole = messages.last().is_none_or(|last| last.tool_calls().next().is_none());
+        let keep = if ended { self.machine.keeps_messages() } else { thread.per_step && whole };
+        if keep {
+            change.append = messages[thread.saved.min(messages.len())..].to_vec();
+            thread.saved = messages.len();
+        }
+        (first || ended || !change.append.is_empty()).then_some(change)
+    }
+
+    /// What a committed event means for what is under way.
+    fn note(&mut self, body: &EventBody) {
+        match body {
+            EventBody::EffectCompleted { effect_id, .. }
+            | EventBody::EffectSkipped { effect_id, .. }
+            | EventBody::EffectFailed { effect_id, retry_at_ms: None, .. } => {
+                // Whoever still works on it is told; for an effect that answered this means nothing.
+                if let Some(token) = self.work.tokens.remove(effect_id) {
+                    token.cancel();
+                }
+            }
+            EventBody::EffectFailed { effect_id, retry_at_ms: Some(at_ms), .. } => {
+                self.work.tokens.remove(effect_id);
+                let wait = Duration::from_millis(at_ms.saturating_sub(self.engine.clock.now_ms()));
+                self.work.retries.push((Instant::now() + wait, effect_id.clone()));
+            }
+            EventBody::EffectSuspended { pending } => {
+                self.work.tokens.remove(&pending.effect_id);
+            }
+            EventBody::RunFinished { output, error, usage, .. } => {
+                self.work.finished = Some(Finished { output: output.clone(), error: error.clone(), usage: *usage });
+            }
+            _ => {}
+        }
+    }
+
+    fn remember_host_error(&mut self, input: &Input) {
+        let error = match input {
+            Input::Tool(_, Err(error)) | Input::Call(_, Err(error)) => error,
+            Input::Model(_, ModelOutcome::Failed { error, .. }) => error,
+            Input::Child(_, lomusai_core::agent::ChildOutcome::Finished { error: Some(error), .. }) => error,
+            _ => return,
+        };
+        if error.host().is_some() {
+            self.work.host_error = Some(error.clone());
+        }
+    }
+
+    async fn settle(mut self, result: Result<()>) {
+        self.work.tokens.values().for_each(CancelToken::cancel);
+        // Drops what is under way: nobody waits for it any more.
+        self.work.effects.clear();
+        let settled = match result {
+            Ok(()) => Ok(Arc::new(self.result())),
+            Err(error) => {
+                self.engine.log(LogLevel::Warn, &format!("run `{}` stopped: {error}", self.live.run_id));
+                Err(error)
+            }
+        };
+        if !self.machine.status().is_final() {
+            // The next one to take the run over need not wait for the lease to run out.
+            let _ = self.engine.store.release(&self.live.run_id, self.epoch).await;
+        }
+        self.inbox.close();
+        self.engine.forget(&self.live);
+        self.live.settled.set(settled);
+        self.live.publisher.end();
+    }
+
+    fn result(&mut self) -> RunResult {
+        let finished = self.work.finished.take();
+        let error = finished.as_ref().and_then(|finished| finished.error.clone()).map(|body| {
+            match self.work.host_error.take() {
+                Some(error) if *error.body() == body => error,
+                _ => Error::from(body),
+            }
+        });
+        RunResult {
+            run_id: self.live.run_id.clone(),
+            status: self.machine.status(),
+            usage: finished.as_ref().map_or(self.machine.usage(), |finished| finished.usage),
+            output: finished.and_then(|finished| finished.output),
+            error,
+            messages: self.machine.messages().to_vec(),
+            history: self.machine.history_len(),
+            pending: self.machine.pending(),
+        }
+    }
+}
+
+fn engine_closed() -> Error {
+    Error::new(codes::ENGINE_CLOSED, "the engine is closed: open a new one")
+}

@@ -1,0 +1,136 @@
+//! Numbers a run's events and gives them to whoever reads: one primary reader with back-pressure, any number of observers that may lag.
+
+use std::sync::Arc;
+
+use lomusai_core::cancel::CancelToken;
+use lomusai_core::seam::Clock;
+use lomusai_wire::{Event, EventBody, RunId};
+use parking_lot::Mutex;
+use tokio::sync::broadcast;
+
+use crate::queue::EventQueue;
+
+/// So many events an observer may be behind before it misses some.
+const OBSERVER_EVENTS: usize = 1_024;
+
+pub(crate) struct Publisher {
+    run_id: RunId,
+    clock: Arc<dyn Clock>,
+    place: Mutex<Place>,
+    primary: Option<Arc<EventQueue>>,
+    /// Whether others need the run too, so that its reader must not stall it.
+    detached: bool,
+    observers: Mutex<Option<broadcast::Sender<Arc<Event>>>>,
+    cancelled: CancelToken,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    seq: u64,
+    sub: u64,
+}
+
+impl Publisher {
+    pub(crate) fn new(
+        run_id: RunId,
+        clock: Arc<dyn Clock>,
+        seq: u64,
+        primary: Option<Arc<EventQueue>>,
+        detached: bool,
+        cancelled: CancelToken,
+    ) -> Self {
+        let place = Mutex::new(Place { seq, sub: 0 });
+        Self { run_id, clock, place, primary, detached, observers: Mutex::new(None), cancelled }
+    }
+
+    pub(crate) fn is_detached(&self) -> bool {
+        self.detached
+    }
+
+    pub(crate) fn seq(&self) -> u64 {
+        self.place.lock().seq
+    }
+
+    /// Gives durable events their numbers. They count once [`advance`](Self::advance) says that they are committed.
+    pub(crate) fn number(&self, bodies: Vec<EventBody>) -> Vec<Arc<Event>> {
+        let seq = self.seq();
+        let at_ms = self.clock.now_ms();
+        let numbered = bodies.into_iter().zip(seq + 1..);
+        numbered.map(|(body, seq)| Arc::new(Event::new(self.run_id.clone(), seq, 0, at_ms, body))).collect()
+    }
+
+    /// Durable events were committed: tells the readers.
+    pub(crate) async fn committed(&self, events: &[Arc<Event>]) {
+        if let Some(last) = events.last() {
+            *self.place.lock() = Place { seq: last.seq, sub: 0 };
+        }
+        for event in events {
+            self.publish(event).await;
+        }
+    }
+
+    /// Whether anybody would read a transient event.
+    pub(crate) fn is_read(&self) -> bool {
+        self.primary.as_ref().is_some_and(|queue| !queue.discards()) || self.has_observers()
+    }
+
+    fn has_observers(&self) -> bool {
+        self.observers.lock().as_ref().is_some_and(|sender| sender.receiver_count() > 0)
+    }
+
+    /// Tells the readers something that is not kept, and waits where the primary reader is slow.
+    pub(crate) async fn transient(&self, body: EventBody) {
+        let event = self.place_transient(body);
+        self.publish(&event).await;
+    }
+
+    /// Tells the readers something that is not kept, if they can take it now.
+    pub(crate) fn try_transient(&self, body: EventBody) {
+        if !self.is_read() {
+            return;
+        }
+        let event = self.place_transient(body);
+        self.observe(&event);
+        if let Some(queue) = &self.primary {
+            queue.try_push(&event);
+        }
+    }
+
+    fn place_transient(&self, body: EventBody) -> Arc<Event> {
+        let mut place = self.place.lock();
+        place.sub += 1;
+        Arc::new(Event::new(self.run_id.clone(), place.seq, place.sub, self.clock.now_ms(), body))
+    }
+
+    async fn publish(&self, event: &Arc<Event>) {
+        let observed = self.observe(event);
+        let Some(queue) = &self.primary else { return };
+        // A reader that stops reading never stalls a run that others need.
+        if self.detached || observed {
+            queue.try_push(event);
+            return;
+        }
+        queue.push(event, &self.cancelled).await;
+    }
+
+    fn observe(&self, event: &Arc<Event>) -> bool {
+        match &*self.observers.lock() {
+            Some(sender) => sender.send(event.clone()).is_ok(),
+            None => false,
+        }
+    }
+
+    pub(crate) fn subscribe(&self) -> (broadcast::Receiver<Arc<Event>>, u64) {
+        let mut observers = self.observers.lock();
+        let sender = observers.get_or_insert_with(|| broadcast::channel(OBSERVER_EVENTS).0);
+        (sender.subscribe(), self.seq())
+    }
+
+    /// Nothing more comes.
+    pub(crate) fn end(&self) {
+        if let Some(queue) = &self.primary {
+            queue.end();
+        }
+        *self.observers.lock() = None;
+    }
+}

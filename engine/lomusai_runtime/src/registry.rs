@@ -1,0 +1,295 @@
+//! What the host has registered, by kind and name.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use lomusai_core::agent::{Plan, PlannedTool, check_agent, check_name, check_tool};
+use lomusai_core::component::Function;
+use lomusai_core::llm::{EmbeddingProvider, LlmProvider};
+use lomusai_core::tool::Tool;
+use lomusai_core::{Error, Result};
+use lomusai_wire::{AgentSpec, Code, RawJson, RunSpec, codes};
+use parking_lot::RwLock;
+use serde_json::Value;
+
+/// What kind of thing a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ComponentKind {
+    /// An agent's spec.
+    Agent,
+    /// A tool.
+    Tool,
+    /// A model provider.
+    Provider,
+    /// Any other function.
+    Function,
+    /// A source of embeddings.
+    Embedder,
+}
+
+impl ComponentKind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Tool => "tool",
+            Self::Provider => "provider",
+            Self::Function => "function",
+            Self::Embedder => "embedder",
+        }
+    }
+
+    fn unknown(self) -> Code {
+        match self {
+            Self::Agent => codes::AGENT_UNKNOWN,
+            Self::Tool => codes::TOOL_UNKNOWN,
+            Self::Provider | Self::Embedder => codes::PROVIDER_UNKNOWN,
+            Self::Function => codes::FUNCTION_UNKNOWN,
+        }
+    }
+}
+
+#[derive(Clone)]
+struct RegisteredTool {
+    tool: Arc<dyn Tool>,
+    planned: PlannedTool,
+}
+
+#[derive(Default)]
+pub(crate) struct Registry {
+    agents: RwLock<HashMap<String, Arc<AgentSpec>>>,
+    tools: RwLock<HashMap<String, RegisteredTool>>,
+    providers: RwLock<HashMap<String, Arc<dyn LlmProvider>>>,
+    functions: RwLock<HashMap<String, Arc<dyn Function>>>,
+    embedders: RwLock<HashMap<String, Arc<dyn EmbeddingProvider>>>,
+    /// Plans that were made before, by agent name for new runs and by hash for stored ones.
+    plans: RwLock<HashMap<String, Arc<Plan>>>,
+}
+
+impl Registry {
+    pub(crate) fn add_agent(&self, spec: AgentSpec) -> Result<()> {
+        check_agent(&spec)?;
+        insert(&self.agents, ComponentKind::Agent, spec.name.clone(), Arc::new(spec))
+    }
+
+    pub(crate) fn add_tool(&self, tool: Arc<dyn Tool>) -> Result<()> {
+        let spec = tool.spec();
+        check_tool(&spec)?;
+        let name = spec.name.clone();
+        let planned = PlannedTool::compile(spec)?;
+        insert(&self.tools, ComponentKind::Tool, name, RegisteredTool { tool, planned })
+    }
+
+    pub(crate) fn add_provider(&self, name: &str, provider: Arc<dyn LlmProvider>) -> Result<()> {
+        check_name("provider", name)?;
+        insert(&self.providers, ComponentKind::Provider, name.to_owned(), provider)
+    }
+
+    pub(crate) fn add_function(&self, name: &str, function: Arc<dyn Function>) -> Result<()> {
+        check_name("function", name)?;
+        insert(&self.functions, ComponentKind::Function, name.to_owned(), function)
+    }
+
+    pub(crate) fn add_embedder(&self, name: &str, embedder: Arc<dyn EmbeddingProvider>) -> Result<()> {
+        check_name("embedder", name)?;
+        insert(&self.embedders, ComponentKind::Embedder, name.to_owned(), embedder)
+    }
+
+    /// Takes a component away. Runs that need it later fail or are blocked, naming it.
+    pub(crate) fn remove(&self, kind: ComponentKind, name: &str) -> bool {
+        // Plans hold tools and agents; the next run makes its own again.
+        self.plans.write().clear();
+        match kind {
+            ComponentKind::Agent => self.agents.write().remove(name).is_some(),
+            ComponentKind::Tool => self.tools.write().remove(name).is_some(),
+            ComponentKind::Provider => self.providers.write().remove(name).is_some(),
+            ComponentKind::Function => self.functions.write().remove(name).is_some(),
+            ComponentKind::Embedder => self.embedders.write().remove(name).is_some(),
+        }
+    }
+
+    pub(crate) fn tool(&self, name: &str) -> Result<Arc<dyn Tool>> {
+        find(&self.tools, ComponentKind::Tool, name).map(|entry| entry.tool)
+    }
+
+    pub(crate) fn function(&self, name: &str) -> Result<Arc<dyn Function>> {
+        find(&self.functions, ComponentKind::Function, name)
+    }
+
+    pub(crate) fn embedder(&self, name: &str) -> Result<Arc<dyn EmbeddingProvider>> {
+        find(&self.embedders, ComponentKind::Embedder, name)
+    }
+
+    /// The provider that a spec's `model` names, and the model's name at that provider.
+    pub(crate) fn model(&self, model: &str) -> Result<(Arc<dyn LlmProvider>, String)> {
+        if let Ok(provider) = find(&self.providers, ComponentKind::Provider, model) {
+            return Ok((provider, String::new()));
+        }
+        if let Some((provider, name)) = model.split_once('/')
+            && let Ok(provider) = find(&self.providers, ComponentKind::Provider, provider)
+        {
+            return Ok((provider, name.to_owned()));
+        }
+        find(&self.providers, ComponentKind::Provider, model).map(|provider| (provider, String::new()))
+    }
+
+    /// The plan for a new run of an agent.
+    pub(crate) fn plan(&self, agent: &str) -> Result<Arc<Plan>> {
+        let key = format!("agent:{agent}");
+        if let Some(plan) = self.plans.read().get(&key) {
+            return Ok(plan.clone());
+        }
+        let spec = find(&self.agents, ComponentKind::Agent, agent)?;
+        let plan = self.compose((*spec).clone(), None)?;
+        self.model(&plan.spec.agent.model)?;
+        self.check_functions(&plan.spec)?;
+        self.plans.write().insert(key, plan.clone());
+        Ok(plan)
+    }
+
+    /// The plan for a stored run: as its spec was then, carried out by what is registered now.
+    ///
+    /// # Errors
+    /// `run_blocked`, naming what is missing; `component_changed`, naming what has another schema now.
+    pub(crate) fn plan_for_stored(&self, spec: RunSpec, hash: &str) -> Result<Arc<Plan>> {
+        let key = format!("hash:{hash}");
+        if let Some(plan) = self.plans.read().get(&key) {
+            return Ok(plan.clone());
+        }
+        let blocked = |error: Error| {
+            Error::new(
+                codes::RUN_BLOCKED,
+                format!("the run needs what is not registered here: {}", error.body().message),
+            )
+            .with("needs", error.body().message.clone())
+        };
+        let plan = self
+            .compose(spec.agent.clone(), Some(&spec))
+            .map_err(|error| if error.is(codes::COMPONENT_CHANGED) { error } else { blocked(error) })?;
+        self.model(&plan.spec.agent.model).map_err(blocked)?;
+        self.check_functions(&plan.spec).map_err(blocked)?;
+        self.plans.write().insert(key, plan.clone());
+        Ok(plan)
+    }
+
+    /// Puts an agent together with its registered tools; with `stored`, keeps the specs as they were and checks that they still hold.
+    fn compose(&self, agent: AgentSpec, stored: Option<&RunSpec>) -> Result<Arc<Plan>> {
+        let mut tools = Vec::with_capacity(agent.tools.len());
+        for name in &agent.tools {
+            let entry = find(&self.tools, ComponentKind::Tool, name)
+                .map_err(|error| error.with("agent", agent.name.as_str()))?;
+            let then = stored.and_then(|stored| stored.tools.iter().find(|tool| tool.name == *name));
+            tools.push(match then {
+                None => entry.planned,
+                Some(then) => {
+                    let now = entry.planned.spec();
+                    same_schema(name, "input_schema", Some(&then.input_schema), Some(&now.input_schema))?;
+                    same_schema(name, "resume_schema", then.resume_schema.as_ref(), now.resume_schema.as_ref())?;
+                    PlannedTool::compile(then.clone())?
+                }
+            });
+        }
+        let agents = agent.agents.iter().map(|name| {
+            match stored.and_then(|stored| stored.agents.iter().find(|(n, _)| n == name)) {
+                Some(then) => Ok(then.clone()),
+                None => {
+                    find(&self.agents, ComponentKind::Agent, name).map(|spec| (name.clone(), spec.description.clone()))
+                }
+            }
+        });
+        let agents = agents.collect::<Result<Vec<_>>>()?;
+        Ok(Arc::new(Plan::new(agent, tools, agents)?))
+    }
+
+    fn check_functions(&self, spec: &RunSpec) -> Result<()> {
+        use lomusai_wire::{Approval, Instructions, StopCondition};
+        let agent = &spec.agent;
+        let mut names: Vec<&String> = Vec::new();
+        if let Some(Instructions::Function { function }) = &agent.instructions {
+            names.push(function);
+        }
+        let processors = &agent.processors;
+        names.extend(
+            [&processors.input, &processors.step, &processors.stream, &processors.output].into_iter().flatten(),
+        );
+        names
+            .extend([&agent.hooks.before_tool, &agent.hooks.after_tool, &agent.hooks.after_step].into_iter().flatten());
+        names.extend(
+            agent
+                .stop
+                .iter()
+                .filter_map(|stop| if let StopCondition::Function { function } = stop { Some(function) } else { None }),
+        );
+        let approvals = spec.tools.iter().map(|tool| &tool.approval).chain([&agent.approval]);
+        names.extend(
+            approvals.filter_map(|approval| if let Approval::Function(name) = approval { Some(name) } else { None }),
+        );
+        names.into_iter().try_for_each(|name| {
+            self.function(name).map(drop).map_err(|error| error.with("agent", agent.name.as_str()))
+        })
+    }
+}
+
+fn insert<T>(map: &RwLock<HashMap<String, T>>, kind: ComponentKind, name: String, value: T) -> Result<()> {
+    let mut map = map.write();
+    if map.contains_key(&name) {
+        let what = kind.word();
+        return Err(Error::new(
+            codes::NAME_TAKEN,
+            format!("{what} `{name}` is registered already: choose another name, or remove it first"),
+        )
+        .with(what, name));
+    }
+    map.insert(name, value);
+    Ok(())
+}
+
+fn find<T: Clone>(map: &RwLock<HashMap<String, T>>, kind: ComponentKind, name: &str) -> Result<T> {
+    let map = map.read();
+    if let Some(value) = map.get(name) {
+        return Ok(value.clone());
+    }
+    let what = kind.word();
+    let mut known: Vec<&str> = map.keys().map(String::as_str).collect();
+    known.sort_unstable();
+    known.truncate(10);
+    let known = if known.is_empty() { "none is".to_owned() } else { format!("there are {}", known.join(", ")) };
+    Err(Error::new(kind.unknown(), format!("no {what} `{name}` is registered ({known}): register it before the run"))
+        .with(what, name))
+}
+
+/// Compares what schemas allow: their words for people may differ between languages.
+fn same_schema(tool: &str, which: &str, then: Option<&RawJson>, now: Option<&RawJson>) -> Result<()> {
+    let bare = |schema: Option<&RawJson>| {
+        let mut value = schema.map(RawJson::to_value).unwrap_or_default();
+        strip_annotations(&mut value);
+        value
+    };
+    let (then, now) = (bare(then), bare(now));
+    if then == now {
+        return Ok(());
+    }
+    Err(Error::new(
+        codes::COMPONENT_CHANGED,
+        format!("tool `{tool}` has another {which} than when the run was stored: then {then}, now {now}; register it as it was, or cancel the run"),
+    )
+    .with("tool", tool)
+    .with("then", then)
+    .with("now", now))
+}
+
+fn strip_annotations(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            for key in ["title", "description", "examples", "$schema", "$comment"] {
+                // A property may have such a name: then its value is a schema, not a text.
+                if fields.get(key).is_some_and(|value| value.is_string() || key == "examples" && value.is_array()) {
+                    fields.remove(key);
+                }
+            }
+            fields.values_mut().for_each(strip_annotations);
+        }
+        Value::Array(items) => items.iter_mut().for_each(strip_annotations),
+        _ => {}
+    }
+}

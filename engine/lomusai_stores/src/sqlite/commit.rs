@@ -1,0 +1,311 @@
+//! What a batch writes. All checks come before the first change, and the caller's thread has made the JSON before that.
+
+use std::sync::Arc;
+
+use lomusai_core::journal::content_hash;
+use lomusai_core::storage::{Batch, RunAppend, ThreadChange, refusal};
+use lomusai_core::{Error, Result};
+use lomusai_wire::{RunId, RunInfo, RunStatus, ThreadId, codes};
+use rusqlite::{Connection, OptionalExtension as _, params};
+use serde::Serialize;
+
+use super::fault::Fault;
+use super::schema::{natural, stored};
+
+/// The longest JSON that lies in a table's row, in bytes; longer ones become blobs.
+const BODY_MAX: usize = 64 * 1024;
+
+/// A batch in the form in which it is written.
+pub(super) struct Prepared {
+    run: Option<Run>,
+    thread: Option<Thread>,
+    values: Vec<(String, String, Option<String>)>,
+    blobs: Vec<(String, Arc<[u8]>)>,
+}
+
+struct Run {
+    expected_seq: u64,
+    epoch: u64,
+    owner: Arc<str>,
+    events: Vec<Body>,
+    info: RunInfo,
+    line: String,
+}
+
+struct Thread {
+    change: ThreadChange,
+    append: Vec<Body>,
+}
+
+/// JSON, and its hash where it is long.
+struct Body {
+    json: String,
+    hash: Option<String>,
+}
+
+impl Prepared {
+    pub(super) fn new(batch: Batch) -> Result<Self> {
+        let run = batch.run.map(Run::new).transpose()?;
+        let thread = batch.thread.map(Thread::new).transpose()?;
+        let values =
+            batch.values.into_iter().map(|(space, key, value)| (space, key, value.map(|json| json.to_string())));
+        Ok(Self { run, thread, values: values.collect(), blobs: batch.blobs })
+    }
+
+    pub(super) fn write(&self, conn: &Connection) -> Result<(), Fault> {
+        let run = self.run.as_ref().map(|run| run.check(conn).map(|found| (run, found))).transpose()?;
+        let thread = self.thread.as_ref().map(|thread| thread.check(conn).map(|found| (thread, found))).transpose()?;
+        if let Some((run, found)) = run {
+            run.write(conn, found)?;
+        }
+        if let Some((thread, found)) = thread {
+            thread.write(conn, found)?;
+        }
+        for (space, key, value) in &self.values {
+            match value {
+                Some(value) => conn
+                    .prepare_cached("INSERT OR REPLACE INTO key_values (space, key, value) VALUES (?1, ?2, ?3)")?
+                    .execute([space, key, value])?,
+                None => conn
+                    .prepare_cached("DELETE FROM key_values WHERE space = ?1 AND key = ?2")?
+                    .execute([space, key])?,
+            };
+        }
+        for (hash, content) in &self.blobs {
+            let mut keep = conn.prepare_cached(
+                "INSERT INTO blobs (hash, content, kept) VALUES (?1, ?2, 1)
+                 ON CONFLICT (hash) DO UPDATE SET kept = 1 WHERE kept = 0",
+            )?;
+            keep.execute(params![hash, &**content])?;
+        }
+        Ok(())
+    }
+}
+
+/// The row of a run that exists.
+struct FoundRun {
+    n: i64,
+    seq: u64,
+    epoch: u64,
+    agent: String,
+    status: String,
+    thread: Option<String>,
+    parent: Option<String>,
+}
+
+impl Run {
+    fn new(append: RunAppend) -> Result<Self> {
+        if !append.is_in_order() {
+            return Err(refusal::out_of_order(&append.info.run_id));
+        }
+        let RunAppend { expected_seq, epoch, owner, events, info } = append;
+        let events = events.iter().map(|event| Body::new(event)).collect::<Result<_>>()?;
+        Ok(Self { expected_seq, epoch, owner, events, line: json(&info)?, info })
+    }
+
+    fn check(&self, conn: &Connection) -> Result<Option<FoundRun>, Fault> {
+        let id = &self.info.run_id;
+        let mut find =
+            conn.prepare_cached("SELECT n, seq, epoch, agent, status, thread, parent FROM runs WHERE run_id = ?1")?;
+        let found = find.query_row([id.as_str()], |row| {
+            Ok(FoundRun {
+                n: row.get(0)?,
+                seq: natural(row.get(1)?),
+                epoch: natural(row.get(2)?),
+                agent: row.get(3)?,
+                status: row.get(4)?,
+                thread: row.get(5)?,
+                parent: row.get(6)?,
+            })
+        });
+        let found = found.optional()?;
+        match &found {
+            None if self.expected_seq == 0 => Ok(found),
+            None => Err(refusal::run_unknown(id).into()),
+            Some(_) if self.expected_seq == 0 => Err(refusal::run_exists(id).into()),
+            Some(run) if run.epoch != self.epoch || run.seq != self.expected_seq => {
+                Err(refusal::sequence_conflict(id).into())
+            }
+            Some(_) => Ok(found),
+        }
+    }
+
+    fn write(&self, conn: &Connection, found: Option<FoundRun>) -> Result<(), Fault> {
+        let info = &self.info;
+        let (thread, parent) =
+            (info.thread.as_ref().map(ThreadId::as_str), info.parent.as_ref().map(|p| p.run_id.as_str()));
+        let (status, seq, owner) = (info.status.as_str(), stored(info.seq), Some(&*self.owner));
+        // Who has ended is held by nobody.
+        let owner = owner.filter(|_| !info.status.is_final());
+        let n = match found {
+            None => {
+                let mut create = conn.prepare_cached(
+                    "INSERT INTO runs (run_id, agent, status, thread, parent, seq, epoch, owner, info)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                )?;
+                let (id, epoch) = (info.run_id.as_str(), stored(self.epoch));
+                create.insert(params![id, info.agent, status, thread, parent, seq, epoch, owner, self.line])?
+            }
+            // Most appends: none of the indexes is touched.
+            Some(run)
+                if run.status == status
+                    && run.agent == info.agent
+                    && run.thread.as_deref() == thread
+                    && run.parent.as_deref() == parent =>
+            {
+                let mut update = conn.prepare_cached("UPDATE runs SET seq = ?2, info = ?3 WHERE n = ?1")?;
+                update.execute(params![run.n, seq, self.line])?;
+                run.n
+            }
+            Some(run) => {
+                let mut update = conn.prepare_cached(
+                    "UPDATE runs SET agent = ?2, status = ?3, thread = ?4, parent = ?5, seq = ?6, info = ?7,
+                     owner = iif(?8, NULL, owner) WHERE n = ?1",
+                )?;
+                let ends = info.status.is_final() && !is_final(&run.status);
+                update.execute(params![run.n, info.agent, status, thread, parent, seq, self.line, ends])?;
+                run.n
+            }
+        };
+        for (seq, event) in (self.expected_seq + 1..).zip(&self.events) {
+            let (body, blob) = event.place(conn)?;
+            let mut append =
+                conn.prepare_cached("INSERT INTO events (run, seq, body, blob) VALUES (?1, ?2, ?3, ?4)")?;
+            append.execute(params![n, stored(seq), body, blob])?;
+        }
+        Ok(())
+    }
+}
+
+/// The row of a thread that exists.
+struct FoundThread {
+    n: i64,
+    active_run: Option<String>,
+    messages: i64,
+}
+
+impl Thread {
+    fn new(mut change: ThreadChange) -> Result<Self> {
+        let append = std::mem::take(&mut change.append);
+        let append = append.iter().map(|message| Body::new(message)).collect::<Result<_>>()?;
+        Ok(Self { change, append })
+    }
+
+    fn check(&self, conn: &Connection) -> Result<Option<FoundThread>, Fault> {
+        let found = find_thread(conn, &self.change.thread)?;
+        if let (Some(found), Some(claim)) = (&found, &self.change.claim)
+            && let Some(holder) = holder(conn, found)?
+            && holder != *claim
+        {
+            return Err(refusal::thread_busy(&self.change.thread, &holder).into());
+        }
+        Ok(found)
+    }
+
+    fn write(&self, conn: &Connection, found: Option<FoundThread>) -> Result<(), Fault> {
+        let ThreadChange { thread, resource, claim, release, now_ms, .. } = &self.change;
+        let found = match found {
+            Some(found) => found,
+            None => {
+                let mut create = conn.prepare_cached(
+                    "INSERT INTO threads (thread, resource, messages, created_at_ms, updated_at_ms)
+                     VALUES (?1, ?2, 0, ?3, ?3)",
+                )?;
+                let n = create.insert(params![thread.as_str(), resource, stored(*now_ms)])?;
+                FoundThread { n, active_run: None, messages: 0 }
+            }
+        };
+        for (position, message) in (found.messages..).zip(&self.append) {
+            let (body, blob) = message.place(conn)?;
+            let mut append =
+                conn.prepare_cached("INSERT INTO messages (thread, position, body, blob) VALUES (?1, ?2, ?3, ?4)")?;
+            append.execute(params![found.n, position, body, blob])?;
+        }
+        let active_run = claim.as_ref().map(RunId::as_str).or(found.active_run.as_deref());
+        let active_run = active_run.filter(|run| release.as_ref().map(RunId::as_str) != Some(run));
+        let messages = found.messages + self.append.len() as i64;
+        let mut update =
+            conn.prepare_cached("UPDATE threads SET active_run = ?2, messages = ?3, updated_at_ms = ?4 WHERE n = ?1")?;
+        update.execute(params![found.n, active_run, messages, stored(*now_ms)])?;
+        Ok(())
+    }
+}
+
+fn find_thread(conn: &Connection, thread: &ThreadId) -> Result<Option<FoundThread>, Fault> {
+    let mut find = conn.prepare_cached("SELECT n, active_run, messages FROM threads WHERE thread = ?1")?;
+    let found = find.query_row([thread.as_str()], |row| {
+        Ok(FoundThread { n: row.get(0)?, active_run: row.get(1)?, messages: row.get(2)? })
+    });
+    Ok(found.optional()?)
+}
+
+/// The unfinished run that works on a thread.
+fn holder(conn: &Connection, thread: &FoundThread) -> Result<Option<RunId>, Fault> {
+    let Some(run) = &thread.active_run else { return Ok(None) };
+    let mut find = conn.prepare_cached("SELECT status FROM runs WHERE run_id = ?1")?;
+    let status: Option<String> = find.query_row([run], |row| row.get(0)).optional()?;
+    Ok(status.filter(|status| !is_final(status)).map(|_| run.as_str().into()))
+}
+
+fn is_final(status: &str) -> bool {
+    // A status that this version does not know is taken for unfinished: nothing of it is given away.
+    serde_json::from_value(status.into()).is_ok_and(RunStatus::is_final)
+}
+
+impl Body {
+    fn new(value: &impl Serialize) -> Result<Self> {
+        let json = json(value)?;
+        let hash = (json.len() > BODY_MAX).then(|| content_hash(json.as_bytes()));
+        Ok(Self { json, hash })
+    }
+
+    /// Writes the blob of a long one. Gives the columns `body` and `blob`.
+    fn place(&self, conn: &Connection) -> Result<(Option<&str>, Option<&str>), Fault> {
+        let Some(hash) = &self.hash else { return Ok((Some(&self.json), None)) };
+        let mut write = conn.prepare_cached("INSERT OR IGNORE INTO blobs (hash, content, kept) VALUES (?1, ?2, 0)")?;
+        write.execute(params![hash, self.json.as_bytes()])?;
+        Ok((None, Some(hash)))
+    }
+}
+
+fn json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| Error::new(codes::INTERNAL, format!("not JSON: {error}")))
+}
+
+pub(super) fn delete_run(conn: &Connection, run: &RunId) -> Result<bool, Fault> {
+    let mut find = conn.prepare_cached("SELECT n FROM runs WHERE run_id = ?1")?;
+    let Some(n) = find.query_row([run.as_str()], |row| row.get::<_, i64>(0)).optional()? else { return Ok(false) };
+    let mut large = conn.prepare_cached("SELECT DISTINCT blob FROM events WHERE run = ?1 AND blob IS NOT NULL")?;
+    let large = large.query_map([n], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+    conn.prepare_cached("DELETE FROM events WHERE run = ?1")?.execute([n])?;
+    conn.prepare_cached("DELETE FROM runs WHERE n = ?1")?.execute([n])?;
+    conn.prepare_cached("UPDATE threads SET active_run = NULL WHERE active_run = ?1")?.execute([run.as_str()])?;
+    delete_unused(conn, &large)?;
+    Ok(true)
+}
+
+pub(super) fn delete_thread(conn: &Connection, thread: &ThreadId) -> Result<bool, Fault> {
+    let Some(found) = find_thread(conn, thread)? else { return Ok(false) };
+    if let Some(holder) = holder(conn, &found)? {
+        return Err(refusal::thread_busy(thread, &holder).into());
+    }
+    let mut large = conn.prepare_cached("SELECT DISTINCT blob FROM messages WHERE thread = ?1 AND blob IS NOT NULL")?;
+    let large = large.query_map([found.n], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+    conn.prepare_cached("DELETE FROM messages WHERE thread = ?1")?.execute([found.n])?;
+    conn.prepare_cached("DELETE FROM threads WHERE n = ?1")?.execute([found.n])?;
+    delete_unused(conn, &large)?;
+    Ok(true)
+}
+
+/// Deletes large bodies that no event and no message has any more.
+fn delete_unused(conn: &Connection, hashes: &[String]) -> Result<(), Fault> {
+    let mut delete = conn.prepare_cached(
+        "DELETE FROM blobs WHERE hash = ?1 AND kept = 0
+         AND NOT EXISTS (SELECT 1 FROM events WHERE blob = ?1)
+         AND NOT EXISTS (SELECT 1 FROM messages WHERE blob = ?1)",
+    )?;
+    for hash in hashes {
+        delete.execute([hash])?;
+    }
+    Ok(())
+}

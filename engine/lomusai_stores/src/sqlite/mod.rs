@@ -1,0 +1,357 @@
+//! The store in one SQLite file. One thread writes, many commits to a transaction; a few threads read; callers only wait.
+//!
+//! # One file
+//! Beside `agents.db` lie `agents.db-wal` and `agents.db-shm` while it is open, and after a crash: they belong to it, move them
+//! together. Several processes may use the file at once, on one machine: its locks do not hold on network file systems.
+//!
+//! # What a crash can lose
+//! A killed process loses nothing that was acknowledged. A power cut loses nothing that was acknowledged under [`Sync::Full`];
+//! under [`Sync::Normal`] it can undo the last commits, whole and in order, so that what is left is an earlier state of the
+//! store and never a mixture.
+//!
+//! # Large content
+//! Events and messages above 64 KiB lie in a table of content by hash, once each; callers do not notice. Deleting a run or a
+//! thread deletes such content when no other event or message has it. Content that a caller committed as a blob stays.
+
+mod commit;
+mod fault;
+mod lease;
+mod query;
+mod reader;
+mod schema;
+mod writer;
+
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::Shared;
+use lomusai_core::storage::{
+    Batch, Blobs, Capabilities, Journal, KeyValue, Leases, Store, ThreadInfo, Threads, refusal,
+};
+use lomusai_core::{BoxFuture, Error, Result};
+use lomusai_wire::{Event, Message, RunFilter, RunId, RunInfo, ThreadId, codes};
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use self::fault::{Fault, StoreFile};
+
+/// How a [`SqliteStore`] works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqliteOptions {
+    /// What a commit waits for. Default [`Sync::Normal`].
+    pub sync: Sync,
+    /// How long to wait for another process's lock before `store_locked`. Default 5 seconds.
+    pub busy_timeout: Duration,
+    /// How many threads read, at least 1. Each opens its connection when it first reads. Default 2.
+    pub readers: usize,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self { sync: Sync::Normal, busy_timeout: Duration::from_secs(5), readers: 2 }
+    }
+}
+
+/// What a commit waits for before it is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Sync {
+    /// The operating system has it. Outlives the process, however it dies; a power cut or a crash of the operating system can
+    /// undo the last commits, back to an earlier state of the whole store.
+    #[default]
+    Normal,
+    /// The disk has it. Outlives a power cut as well, where the disk keeps its word; costs one flush for each group of commits.
+    Full,
+}
+
+/// A store in one SQLite file.
+///
+/// Needs no runtime: its futures can be awaited anywhere. Dropping it writes what is queued and blocks until that is done;
+/// [`close`](Store::close) does the same without blocking.
+///
+/// # Example
+/// ```
+/// use lomusai_core::storage::{Batch, KeyValue, Store};
+/// use lomusai_stores::sqlite::{SqliteOptions, SqliteStore};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("agents.db");
+/// # lomusai_core::testing::block_on(async {
+/// let store = SqliteStore::open(&path, SqliteOptions::default())?;
+/// let mut batch = Batch::default();
+/// batch.values.push(("settings".into(), "greeting".into(), Some("hello".into())));
+/// store.commit(batch).await?;
+/// assert_eq!(store.get("settings", "greeting").await?, Some("hello".into()));
+/// store.close().await
+/// # }).unwrap();
+/// ```
+pub struct SqliteStore {
+    file: Arc<StoreFile>,
+    /// Empty once the store is closed: the threads end when they have done what is queued.
+    doors: Mutex<Option<Doors>>,
+    writer: Option<JoinHandle<()>>,
+    closed: Shared<oneshot::Receiver<Result<()>>>,
+    process: u32,
+}
+
+/// The ways to the threads.
+struct Doors {
+    write: mpsc::Sender<Box<dyn writer::Job>>,
+    read: mpsc::Sender<reader::Job>,
+}
+
+impl SqliteStore {
+    /// Opens the store in this file, which is created where it does not exist; its folder is not.
+    ///
+    /// Blocks for as long as the disk takes, or another process holds the file's lock. A store of an older version is brought to
+    /// this version, whole or not at all; older versions of the engine then refuse it.
+    ///
+    /// # Errors
+    /// `argument_invalid` for a path that names no file; `store_newer` when a newer version wrote it; `store_corrupt` when it is
+    /// damaged or not a store, and left as it was; `store_read_only`; `store_locked`; `store_full`; `store_failed` otherwise,
+    /// as where its folder does not exist.
+    pub fn open(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self> {
+        let file = Arc::new(StoreFile::new(path.as_ref(), &options)?);
+        let conn = schema::open(&file)?;
+        Self::start(conn, file, options.readers)
+    }
+
+    /// The file, as an absolute path.
+    pub fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    fn start(conn: Connection, file: Arc<StoreFile>, readers: usize) -> Result<Self> {
+        let no_thread = |error: std::io::Error| {
+            Error::new(codes::STORE_FAILED, format!("no thread could be started for the store: {error}"))
+        };
+        let (read, jobs) = mpsc::channel();
+        let jobs = Arc::new(Mutex::new(jobs));
+        let readers: Vec<JoinHandle<()>> = (0..readers.max(1))
+            .map(|_| {
+                let (file, jobs) = (Arc::clone(&file), Arc::clone(&jobs));
+                let reader = std::thread::Builder::new().name("lomusai-read".into());
+                reader.spawn(move || reader::run(&file, &jobs)).map_err(no_thread)
+            })
+            .collect::<Result<_>>()?;
+
+        let (write, jobs) = mpsc::channel();
+        let (gone, closed) = oneshot::channel();
+        let writer = {
+            let file = Arc::clone(&file);
+            let writer = std::thread::Builder::new().name("lomusai-write".into());
+            let work = move || {
+                writer::run(&conn, &file, &jobs);
+                // The writer leaves last: the last connection to close empties the log into the file.
+                for reader in readers {
+                    let _ = reader.join();
+                }
+                // Nobody may be waiting.
+                let _ = gone.send(schema::close(conn).map_err(|error| file.error(error)));
+            };
+            writer.spawn(work).map_err(no_thread)?
+        };
+        Ok(Self {
+            file,
+            doors: Mutex::new(Some(Doors { write, read })),
+            writer: Some(writer),
+            closed: closed.shared(),
+            process: std::process::id(),
+        })
+    }
+
+    /// Has the writer do this, in one transaction with what else is queued. It may be done again if the transaction fails.
+    fn write<'a, T: Send + 'static>(
+        &self,
+        work: impl Fn(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> BoxFuture<'a, Result<T>> {
+        let file = Arc::clone(&self.file);
+        let (job, answer) = writer::job(move |conn| work(conn).map_err(|fault| file.fault(fault)));
+        let sent = self.send(|doors| doors.write.send(job).is_ok());
+        Box::pin(async move { sent.and(answer.await.unwrap_or_else(|_| Err(stopped()))) })
+    }
+
+    /// Has a reader do this. It sees all that was committed before.
+    fn read<'a, T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> BoxFuture<'a, Result<T>> {
+        let file = Arc::clone(&self.file);
+        let (reply, answer) = oneshot::channel();
+        let job: reader::Job = Box::new(move |conn| {
+            let result = conn.map_err(Fault::Sqlite).and_then(work);
+            // Nobody may be waiting.
+            let _ = reply.send(result.map_err(|fault| file.fault(fault)));
+        });
+        let sent = self.send(|doors| doors.read.send(job).is_ok());
+        Box::pin(async move { sent.and(answer.await.unwrap_or_else(|_| Err(stopped()))) })
+    }
+
+    fn send(&self, send: impl FnOnce(&Doors) -> bool) -> Result<()> {
+        // Before the lock: a fork may have copied it locked, and none of the threads.
+        if self.is_forked() {
+            return Err(Error::new(
+                codes::ENGINE_FORKED,
+                format!("the store `{}` was opened before a fork: open it in each process", self.file.path.display()),
+            ));
+        }
+        match &*self.doors.lock() {
+            None => Err(refusal::closed()),
+            Some(doors) if send(doors) => Ok(()),
+            Some(_) => Err(stopped()),
+        }
+    }
+
+    fn is_forked(&self) -> bool {
+        std::process::id() != self.process
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(codes::INTERNAL, "a thread of the store has stopped: open a new engine, and please report this")
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        let (doors, writer) = (self.doors.get_mut().take(), self.writer.take());
+        if self.is_forked() {
+            // The threads stayed behind with the parent; what waits for them would wait for ever.
+            std::mem::forget((doors, writer));
+            return;
+        }
+        drop(doors);
+        if let Some(writer) = writer {
+            // A panic in there has been reported to those who waited.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteStore").field("path", &self.file.path).finish_non_exhaustive()
+    }
+}
+
+impl Store for SqliteStore {
+    fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<()>> {
+        match commit::Prepared::new(batch) {
+            Ok(batch) => self.write(move |conn| batch.write(conn)),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::DURABLE
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<()>> {
+        if self.is_forked() {
+            // There is nothing here to wait for: the file is the parent's.
+            return Box::pin(std::future::ready(Ok(())));
+        }
+        drop(self.doors.lock().take());
+        let closed = self.closed.clone();
+        Box::pin(async move { closed.await.unwrap_or_else(|_| Err(stopped())) })
+    }
+}
+
+impl Journal for SqliteStore {
+    fn events<'a>(&'a self, run: &'a RunId, after: u64, limit: usize) -> BoxFuture<'a, Result<Vec<Event>>> {
+        let run = run.clone();
+        self.read(move |conn| query::events(conn, &run, after, limit))
+    }
+
+    fn run<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<Option<RunInfo>>> {
+        let run = run.clone();
+        self.read(move |conn| query::run(conn, &run))
+    }
+
+    fn runs<'a>(&'a self, filter: &'a RunFilter) -> BoxFuture<'a, Result<Vec<RunInfo>>> {
+        let filter = filter.clone();
+        self.read(move |conn| query::runs(conn, &filter))
+    }
+
+    fn delete_run<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<bool>> {
+        let run = run.clone();
+        self.write(move |conn| commit::delete_run(conn, &run))
+    }
+}
+
+impl Threads for SqliteStore {
+    fn thread<'a>(&'a self, thread: &'a ThreadId) -> BoxFuture<'a, Result<Option<ThreadInfo>>> {
+        let thread = thread.clone();
+        self.read(move |conn| query::thread(conn, &thread))
+    }
+
+    fn threads<'a>(
+        &'a self,
+        resource: Option<&'a str>,
+        offset: usize,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<ThreadInfo>>> {
+        let resource = resource.map(str::to_owned);
+        self.read(move |conn| query::threads(conn, resource.as_deref(), offset, limit))
+    }
+
+    fn messages<'a>(
+        &'a self,
+        thread: &'a ThreadId,
+        from: u64,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<Arc<Message>>>> {
+        let thread = thread.clone();
+        self.read(move |conn| query::messages(conn, &thread, from, limit))
+    }
+
+    fn delete_thread<'a>(&'a self, thread: &'a ThreadId) -> BoxFuture<'a, Result<bool>> {
+        let thread = thread.clone();
+        self.write(move |conn| commit::delete_thread(conn, &thread))
+    }
+}
+
+impl KeyValue for SqliteStore {
+    fn get<'a>(&'a self, space: &'a str, key: &'a str) -> BoxFuture<'a, Result<Option<Value>>> {
+        let (space, key) = (space.to_owned(), key.to_owned());
+        self.read(move |conn| query::value(conn, &space, &key))
+    }
+
+    fn keys<'a>(&'a self, space: &'a str, prefix: &'a str) -> BoxFuture<'a, Result<Vec<String>>> {
+        let (space, prefix) = (space.to_owned(), prefix.to_owned());
+        self.read(move |conn| query::keys(conn, &space, &prefix))
+    }
+}
+
+impl Blobs for SqliteStore {
+    fn blob<'a>(&'a self, hash: &'a str) -> BoxFuture<'a, Result<Option<Arc<[u8]>>>> {
+        let hash = hash.to_owned();
+        self.read(move |conn| query::blob(conn, &hash))
+    }
+}
+
+impl Leases for SqliteStore {
+    fn claim<'a>(&'a self, run: &'a RunId, owner: &'a str, now_ms: u64) -> BoxFuture<'a, Result<u64>> {
+        let (run, owner) = (run.clone(), owner.to_owned());
+        self.write(move |conn| lease::claim(conn, &run, &owner, now_ms))
+    }
+
+    fn heartbeat<'a>(&'a self, owner: &'a str, until_ms: u64) -> BoxFuture<'a, Result<()>> {
+        let owner = owner.to_owned();
+        self.write(move |conn| lease::heartbeat(conn, &owner, until_ms))
+    }
+
+    fn release<'a>(&'a self, run: &'a RunId, epoch: u64) -> BoxFuture<'a, Result<()>> {
+        let run = run.clone();
+        self.write(move |conn| lease::release(conn, &run, epoch))
+    }
+
+    fn retire<'a>(&'a self, owner: &'a str) -> BoxFuture<'a, Result<()>> {
+        let owner = owner.to_owned();
+        self.write(move |conn| lease::retire(conn, &owner))
+    }
+}

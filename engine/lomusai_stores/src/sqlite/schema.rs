@@ -1,0 +1,200 @@
+//! The tables, their versions, and how a connection is set up.
+
+use std::time::Duration;
+
+use lomusai_core::{Error, Result};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+use super::Sync;
+use super::fault::StoreFile;
+
+/// Marks the file as ours: `LOMU`.
+const APPLICATION_ID: i64 = 0x4c4f_4d55;
+
+/// Statements that bring a store from version `index` to `index + 1`. Published ones never change: a change is a new one.
+const MIGRATIONS: [&str; 1] = [V1];
+
+const VERSION: i64 = MIGRATIONS.len() as i64;
+
+const V1: &str = "
+-- `n` rises with each new run; `info` is the whole line, the other columns what is asked for.
+CREATE TABLE runs (
+    n INTEGER PRIMARY KEY,
+    run_id TEXT NOT NULL UNIQUE,
+    agent TEXT NOT NULL,
+    status TEXT NOT NULL,
+    thread TEXT,
+    parent TEXT,
+    seq INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    owner TEXT,
+    info TEXT NOT NULL
+) STRICT;
+-- Each ends with `n`, the row's own number, so that they also give the order.
+CREATE INDEX runs_by_status ON runs (status);
+CREATE INDEX runs_by_agent ON runs (agent);
+CREATE INDEX runs_by_thread ON runs (thread) WHERE thread IS NOT NULL;
+CREATE INDEX runs_by_parent ON runs (parent) WHERE parent IS NOT NULL;
+CREATE INDEX runs_by_owner ON runs (owner) WHERE owner IS NOT NULL;
+
+-- The JSON is in `body`, or in the blob of this hash.
+CREATE TABLE events (
+    run INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    body TEXT,
+    blob TEXT,
+    PRIMARY KEY (run, seq)
+) STRICT;
+CREATE INDEX events_by_blob ON events (blob) WHERE blob IS NOT NULL;
+
+CREATE TABLE threads (
+    n INTEGER PRIMARY KEY,
+    thread TEXT NOT NULL UNIQUE,
+    resource TEXT,
+    active_run TEXT,
+    messages INTEGER NOT NULL,
+    created_at_ms INTEGER NOT NULL,
+    updated_at_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX threads_by_time ON threads (updated_at_ms DESC, thread);
+CREATE INDEX threads_by_resource ON threads (resource, updated_at_ms DESC, thread) WHERE resource IS NOT NULL;
+CREATE INDEX threads_by_run ON threads (active_run) WHERE active_run IS NOT NULL;
+
+CREATE TABLE messages (
+    thread INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    body TEXT,
+    blob TEXT,
+    PRIMARY KEY (thread, position)
+) STRICT;
+CREATE INDEX messages_by_blob ON messages (blob) WHERE blob IS NOT NULL;
+
+CREATE TABLE key_values (
+    space TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (space, key)
+) STRICT;
+
+-- `kept` is 1 for what a caller committed, 0 for the large body of an event or a message, which goes with the last of them.
+CREATE TABLE blobs (
+    hash TEXT PRIMARY KEY NOT NULL,
+    content BLOB NOT NULL,
+    kept INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE owners (
+    owner TEXT PRIMARY KEY NOT NULL,
+    until_ms INTEGER NOT NULL
+) STRICT;
+";
+
+/// Opens the writer's connection and brings the tables up to date.
+pub(super) fn open(file: &StoreFile) -> Result<Connection> {
+    let conn = connect(file).map_err(|error| file.error(error))?;
+    if conn.is_readonly("main").map_err(|error| file.error(error))? {
+        return Err(file.read_only("opened read-only"));
+    }
+    // Before anything is written: somebody else's file stays as it is.
+    let found = judge(&conn, file)?;
+    set_up_writer(&conn, file)?;
+    if found < VERSION {
+        migrate(&conn, file)?;
+    }
+    Ok(conn)
+}
+
+/// Opens a connection that only reads. The file has been judged when the store was opened.
+pub(super) fn open_reader(file: &StoreFile) -> rusqlite::Result<Connection> {
+    let conn = connect(file)?;
+    conn.pragma_update(None, "query_only", true)?;
+    Ok(conn)
+}
+
+/// Writes what the log holds into the file, as far as nobody else reads it.
+pub(super) fn close(conn: Connection) -> rusqlite::Result<()> {
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    conn.close().map_err(|(_, error)| error)
+}
+
+fn connect(file: &StoreFile) -> rusqlite::Result<Connection> {
+    // No URI, and no mutex: each connection stays on its thread.
+    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    flags |= OpenFlags::SQLITE_OPEN_CREATE;
+    let conn = Connection::open_with_flags(&file.path, flags)?;
+    conn.busy_timeout(file.options.busy_timeout)?;
+    // All statements of this crate, with room.
+    conn.set_prepared_statement_cache_capacity(64);
+    Ok(conn)
+}
+
+/// The schema version of the file, 0 for an empty one.
+fn judge(conn: &Connection, file: &StoreFile) -> Result<i64> {
+    let facts = "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema)
+                 FROM pragma_application_id, pragma_user_version";
+    let facts = conn.query_row(facts, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+    match facts.map_err(|error| file.error(error))? {
+        (0, 0, 0) => Ok(0),
+        (APPLICATION_ID, version, _) if version > VERSION => Err(file.newer(version, VERSION)),
+        (APPLICATION_ID, version @ 1.., 1..) => Ok(version),
+        (APPLICATION_ID, ..) => Err(file.corrupt("its schema version or its tables are missing")),
+        _ => Err(file.corrupt("it is the database of another program")),
+    }
+}
+
+fn set_up_writer(conn: &Connection, file: &StoreFile) -> Result<()> {
+    let say = |error| file.error(error);
+    match write_ahead(conn, file.options.busy_timeout).map_err(say)?.as_str() {
+        "wal" => {}
+        other => {
+            let words = format!("journal_mode is {other}");
+            return Err(file.failed("lies on a disk that cannot share memory: choose a local disk", &words));
+        }
+    }
+    let full = file.options.sync == Sync::Full;
+    conn.pragma_update(None, "synchronous", if full { "FULL" } else { "NORMAL" }).map_err(say)?;
+    // On macOS a plain flush leaves the data in the disk's cache.
+    conn.pragma_update(None, "fullfsync", full).map_err(say)?;
+    conn.pragma_update(None, "checkpoint_fullfsync", true).map_err(say)?;
+    // What an unusually large transaction leaves behind is given back to the file system: 64 MiB stay.
+    conn.pragma_update_and_check(None, "journal_size_limit", 64 << 20, |_| Ok(())).map_err(say)
+}
+
+/// Switches to the write-ahead log. SQLite does not wait where two connections switch at once, so this does.
+fn write_ahead(conn: &Connection, patience: Duration) -> rusqlite::Result<String> {
+    const PAUSE: Duration = Duration::from_millis(10);
+    let mut waited = Duration::ZERO;
+    loop {
+        let switched = conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0));
+        match switched {
+            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) && waited < patience => {
+                std::thread::sleep(PAUSE);
+                waited += PAUSE;
+            }
+            other => return other,
+        }
+    }
+}
+
+fn migrate(conn: &Connection, file: &StoreFile) -> Result<()> {
+    let say = |error: rusqlite::Error| -> Error { file.error(error) };
+    let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate).map_err(say)?;
+    // Again, now that nobody else writes: another process may have been faster.
+    let found = judge(&transaction, file)?;
+    for migration in &MIGRATIONS[found as usize..] {
+        transaction.execute_batch(migration).map_err(say)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(say)?;
+    transaction.pragma_update(None, "user_version", VERSION).map_err(say)?;
+    transaction.commit().map_err(say)
+}
+
+/// A number as SQLite keeps it. Times beyond its range are for ever anyway.
+pub(super) fn stored(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// A number as we keep it. None in the store is below zero.
+pub(super) fn natural(n: i64) -> u64 {
+    n.max(0) as u64
+}
