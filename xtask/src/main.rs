@@ -1,28 +1,46 @@
 //! The project's own tasks. `cargo xtask help` lists them.
+//!
+//! A new task is one file and one line in [`TASKS`]; a new test suite is one file and one line in [`suites::SUITES`].
 
 // Printing is what a task does.
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
 mod codegen;
+mod shell;
+mod suites;
+mod tally;
+mod test;
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const HELP: &str = "cargo xtask TASK
-  codegen [--check]   write the generated files; --check only compares";
+use shell::Shell;
+
+/// Something that `cargo xtask` can do.
+struct Task {
+    name: &'static str,
+    /// What follows the name, and what it does.
+    usage: &'static str,
+    help: &'static str,
+    run: fn(&Shell, &[&str]) -> Result<(), String>,
+}
+
+const TASKS: &[Task] = &[
+    Task { name: "test", usage: test::USAGE, help: "run all tests in all languages", run: test::run },
+    Task { name: "codegen", usage: "[--check]", help: "write the generated files, or only compare", run: codegen::run },
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let root = root();
-    let result = match words.as_slice() {
-        ["codegen"] => codegen::run(&root, false),
-        ["codegen", "--check"] => codegen::run(&root, true),
-        [] | ["help" | "--help" | "-h"] => {
-            println!("{HELP}");
+    let result = match words.split_first() {
+        None | Some((&("help" | "--help" | "-h"), _)) => {
+            println!("{}", help());
             Ok(())
         }
-        other => Err(format!("unknown task `{}`\n{HELP}", other.join(" "))),
+        Some((name, rest)) => match TASKS.iter().find(|task| task.name == *name) {
+            Some(task) => (task.run)(&Shell::new(), rest),
+            None => Err(format!("unknown task `{name}`\n{}", help())),
+        },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -33,7 +51,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The checkout this task belongs to.
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is one folder below the root").to_path_buf()
+fn help() -> String {
+    let lines = TASKS.iter().map(|task| format!("  {:<44} {}", format!("{} {}", task.name, task.usage), task.help));
+    format!("cargo xtask TASK\n{}", lines.collect::<Vec<_>>().join("\n"))
 }

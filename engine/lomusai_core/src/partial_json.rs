@@ -77,10 +77,10 @@ pub fn parse_partial(text: &str) -> Option<Value> {
             return Some(value);
         }
         // Half of a surrogate pair.
-        if let Some(escape) = cut.rfind("\\u") {
-            if let Some(value) = close(&cut[..escape], "\"", &open) {
-                return Some(value);
-            }
+        if let Some(escape) = cut.rfind("\\u")
+            && let Some(value) = close(&cut[..escape], "\"", &open)
+        {
+            return Some(value);
         }
     }
     let (end, open) = safe?;

@@ -7,16 +7,23 @@ use lomusai_wire::{CallId, Message, MessageId, Role, codes};
 
 use crate::{Error, Result};
 
-/// Checks that every tool call is answered, once, in the tool message that follows it, and that nothing else is answered.
+/// Checks that every tool call is answered, once, in a tool message that follows it, that nothing else is answered, and that no
+/// two messages have the same id.
 ///
 /// # Errors
 /// `transcript_invalid`, naming the message.
 pub fn check(messages: &[Arc<Message>]) -> Result<()> {
     let mut waiting: Vec<(CallId, String)> = Vec::new();
+    let mut ids = HashSet::new();
     for (number, message) in messages.iter().enumerate() {
         let at = || {
             message.id.as_ref().map_or_else(|| format!("message {number}"), |id| format!("message {number} (`{id}`)"))
         };
+        if let Some(id) = message.id.as_ref().filter(|id| !ids.insert(*id)) {
+            return Err(invalid(format!(
+                "message {number} has the id `{id}`, which a message before it has: leave it out"
+            )));
+        }
         if message.role != Role::Tool
             && let Some((call, name)) = waiting.first()
         {
@@ -72,12 +79,15 @@ pub fn message_id(number: u64) -> MessageId {
     format!("m{number}").into()
 }
 
+/// A number so high that nobody counted up to it is a caller's own name, not one of ours.
 fn number_of(id: &MessageId) -> Option<u64> {
-    id.as_str().strip_prefix('m')?.parse().ok()
+    id.as_str().strip_prefix('m')?.parse().ok().filter(|number| *number < 1 << 32)
 }
 
-/// Gives an id to each message that has none. Ids that are there stay.
-pub fn number(messages: Vec<Message>, mut next: u64) -> Vec<Arc<Message>> {
+/// Gives an id to each message that has none, from `next` on. Ids that are there stay, and are given to no other.
+pub fn number(messages: Vec<Message>, next: u64) -> Vec<Arc<Message>> {
+    let given = messages.iter().filter_map(|message| message.id.as_ref()).filter_map(number_of).max();
+    let mut next = given.map_or(next, |given| next.max(given + 1));
     messages
         .into_iter()
         .map(|mut message| {
@@ -139,5 +149,19 @@ mod tests {
         late.id = Some("m7".into());
         assert_eq!(next_number(&[Arc::new(late)]), 8);
         assert_eq!(next_number(&[Arc::new(Message::user("a")), Arc::new(Message::user("b"))]), 2);
+        let mut absurd = Message::user("x");
+        absurd.id = Some(format!("m{}", u64::MAX).into());
+        assert_eq!(next_number(&[Arc::new(absurd)]), 1);
+    }
+
+    #[test]
+    fn given_ids_stay_and_are_given_to_no_other() {
+        let mut given = Message::user("x");
+        given.id = Some("m1".into());
+        let numbered = number(vec![Message::user("a"), given.clone(), Message::user("b")], 0);
+        let ids: Vec<&str> = numbered.iter().filter_map(|message| message.id.as_ref()).map(MessageId::as_str).collect();
+        assert_eq!(ids, ["m2", "m1", "m4"]);
+        assert_eq!(check(&numbered), Ok(()));
+        assert!(check(&[Arc::new(given.clone()), Arc::new(given)]).unwrap_err().is(codes::TRANSCRIPT_INVALID));
     }
 }

@@ -356,11 +356,11 @@ fn open_store(options: &Options) -> Result<Arc<dyn Store>> {
     let Some(path) = &options.path else {
         return Ok(Arc::new(options.keep_finished.map_or_else(MemoryStore::new, MemoryStore::keeping)));
     };
-    let mut settings = SqliteOptions::default();
-    settings.sync = match options.sync {
+    let sync = match options.sync {
         SyncMode::Normal => Sync::Normal,
         SyncMode::Full => Sync::Full,
     };
+    let mut settings = SqliteOptions { sync, ..Default::default() };
     if let Some(ms) = options.busy_ms {
         settings.busy_timeout = Duration::from_millis(ms);
     }

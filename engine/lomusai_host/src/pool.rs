@@ -31,20 +31,36 @@ struct State {
     closed: bool,
 }
 
-/// One function on its way through the pool.
+/// One function on its way through the pool. Its stage changes only under the pool's lock.
 pub(crate) struct Ticket {
     what: String,
     stage: AtomicU8,
 }
 
-const WAITING: u8 = 0;
+// Queued  --taken-->     Running   counts as active
+// Running --calls in-->  Away      waits for the engine; does not count
+// Away    --returns-->   Running
+// Running, Away --given up--> Lost  does not count, is named by `close`
+// any     --returned-->  Done
+const QUEUED: u8 = 0;
 const RUNNING: u8 = 1;
-const LOST: u8 = 2;
-const DONE: u8 = 3;
+const AWAY: u8 = 2;
+const LOST: u8 = 3;
+const DONE: u8 = 4;
+
+impl Ticket {
+    fn stage(&self) -> u8 {
+        self.stage.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, stage: u8) {
+        self.stage.store(stage, Ordering::Relaxed);
+    }
+}
 
 thread_local! {
-    /// The pool this thread works for.
-    static OWN: RefCell<Option<Arc<HostPool>>> = const { RefCell::new(None) };
+    /// The pool this thread works for, and the function it runs.
+    static OWN: RefCell<Option<(Arc<HostPool>, Arc<Ticket>)>> = const { RefCell::new(None) };
 }
 
 impl HostPool {
@@ -59,7 +75,7 @@ impl HostPool {
 
     /// Runs a job on a thread of the pool. `what` names it, should it never return.
     pub(crate) fn run(self: &Arc<Self>, what: String, job: Job) -> Arc<Ticket> {
-        let ticket = Arc::new(Ticket { what, stage: AtomicU8::new(WAITING) });
+        let ticket = Arc::new(Ticket { what, stage: AtomicU8::new(QUEUED) });
         let mut state = self.state.lock();
         state.queue.push_back((ticket.clone(), job));
         self.staff(&mut state);
@@ -81,25 +97,27 @@ impl HostPool {
     }
 
     fn serve(self: Arc<Self>) {
-        OWN.with(|own| *own.borrow_mut() = Some(self.clone()));
         let mut state = self.state.lock();
         loop {
             if state.active < self.active_max
                 && let Some((ticket, job)) = state.queue.pop_front()
             {
                 state.active += 1;
-                ticket.stage.store(RUNNING, Ordering::Release);
+                ticket.set(RUNNING);
                 // One wakes one: whoever takes a job sees whether more wait.
                 self.staff(&mut state);
                 drop(state);
+                OWN.with(|own| *own.borrow_mut() = Some((self.clone(), ticket.clone())));
                 // A panic must not take the thread, nor leave the count wrong. The job's answer handle tells of it.
                 let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+                OWN.with(|own| *own.borrow_mut() = None);
                 state = self.state.lock();
-                if ticket.stage.swap(DONE, Ordering::AcqRel) == LOST {
+                if ticket.stage() == LOST {
                     state.lost.retain(|lost| !Arc::ptr_eq(lost, &ticket));
                 } else {
                     state.active -= 1;
                 }
+                ticket.set(DONE);
                 self.quiet.notify_all();
                 continue;
             }
@@ -113,19 +131,22 @@ impl HostPool {
                 break;
             }
         }
-        drop(state);
-        OWN.with(|own| *own.borrow_mut() = None);
     }
 
     /// Nobody waits for this function any more: its thread is its own business, and another may take its place.
     pub(crate) fn give_up(self: &Arc<Self>, ticket: &Arc<Ticket>) {
         let mut state = self.state.lock();
-        if ticket.stage.compare_exchange(RUNNING, LOST, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            state.active -= 1;
-            state.lost.push(ticket.clone());
-            self.staff(&mut state);
-        } else {
-            state.queue.retain(|(waiting, _)| !Arc::ptr_eq(waiting, ticket));
+        match ticket.stage() {
+            QUEUED => state.queue.retain(|(waiting, _)| !Arc::ptr_eq(waiting, ticket)),
+            RUNNING | AWAY => {
+                if ticket.stage() == RUNNING {
+                    state.active -= 1;
+                }
+                ticket.set(LOST);
+                state.lost.push(ticket.clone());
+                self.staff(&mut state);
+            }
+            _ => {}
         }
     }
 
@@ -135,20 +156,22 @@ impl HostPool {
         state.closed = true;
         state.queue.clear();
         self.work.notify_all();
-        // The thread that closes may be one of ours: it cannot wait for itself.
-        let own = usize::from(OWN.with(|own| own.borrow().as_ref().is_some_and(|pool| std::ptr::eq(&**pool, self))));
+        // The thread that closes may run one of them: it cannot wait for itself, and while it closes it waits for the engine.
         let deadline = timeout_at(timeout);
-        while state.active + state.lost.len() > own {
+        let own = OWN.with(|own| {
+            own.borrow().as_ref().filter(|(pool, _)| std::ptr::eq(&**pool, self)).map(|(_, ticket)| ticket.clone())
+        });
+        let own_active = usize::from(own.as_ref().is_some_and(|ticket| ticket.stage() == RUNNING));
+        let own_lost = usize::from(own.as_ref().is_some_and(|ticket| ticket.stage() == LOST));
+        while state.active + state.lost.len() > own_active + own_lost {
             if self.quiet.wait_until(&mut state, deadline).timed_out() {
                 break;
             }
         }
-        if state.active + state.lost.len() <= own {
-            return Vec::new();
-        }
-        let mut names: Vec<String> = state.lost.iter().map(|ticket| ticket.what.clone()).collect();
-        if state.active > own {
-            names.push(format!("{} more", state.active - own));
+        let others = state.lost.iter().filter(|lost| own.as_ref().is_none_or(|own| !Arc::ptr_eq(lost, own)));
+        let mut names: Vec<String> = others.map(|ticket| ticket.what.clone()).collect();
+        if state.active > own_active {
+            names.push(format!("{} more", state.active - own_active));
         }
         names
     }
@@ -163,19 +186,29 @@ fn timeout_at(timeout: Duration) -> std::time::Instant {
 /// Runs something that waits for the engine. On a pool's thread, another may take its place meanwhile: so callbacks that call back
 /// into the engine can nest as deep as there are threads.
 pub(crate) fn while_waiting<T>(wait: impl FnOnce() -> T) -> T {
-    let Some(pool) = OWN.with(|own| own.borrow().clone()) else { return wait() };
+    let Some((pool, ticket)) = OWN.with(|own| own.borrow().clone()) else { return wait() };
     /// Takes the place again, also when the wait panics.
-    struct Back(Arc<HostPool>);
+    struct Back(Arc<HostPool>, Arc<Ticket>);
     impl Drop for Back {
         fn drop(&mut self) {
-            self.0.state.lock().active += 1;
+            let mut state = self.0.state.lock();
+            if self.1.stage() == AWAY {
+                self.1.set(RUNNING);
+                state.active += 1;
+            }
         }
     }
     {
         let mut state = pool.state.lock();
+        if ticket.stage() != RUNNING {
+            // Given up already: its place is not counted.
+            drop(state);
+            return wait();
+        }
+        ticket.set(AWAY);
         state.active -= 1;
         pool.staff(&mut state);
     }
-    let _back = Back(pool);
+    let _back = Back(pool, ticket);
     wait()
 }

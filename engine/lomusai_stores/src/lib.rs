@@ -1,4 +1,4 @@
-//! Stores of Lomusai. What a store promises is in [`lomusai_core::storage`]; `tests/behaviour.rs` holds every store to it.
+//! Stores of Lomusai. What a store promises is in [`lomusai_core::storage`]; `tests/behaviour` holds every store to it.
 
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

@@ -9,14 +9,22 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::shell::Shell;
+
 /// A generated file: where it goes, and what it says.
 pub(crate) struct Generated {
     pub(crate) path: &'static str,
     pub(crate) text: String,
 }
 
-/// Makes all generated files; with `check`, only compares.
-pub(crate) fn run(root: &Path, check: bool) -> Result<(), String> {
+/// Makes all generated files; with `--check`, only compares.
+pub(crate) fn run(shell: &Shell, arguments: &[&str]) -> Result<(), String> {
+    let check = match arguments {
+        [] => false,
+        ["--check"] => true,
+        other => return Err(format!("unknown arguments `{}`: cargo xtask codegen [--check]", other.join(" "))),
+    };
+    let root = shell.root();
     let tables = root.join("engine/lomusai_wire/tables");
     let mut files = Vec::new();
     files.extend(errors::generate(&read(&tables.join("errors.toml"))?)?);

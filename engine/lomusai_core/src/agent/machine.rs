@@ -265,17 +265,21 @@ impl AgentMachine {
         }
         match input {
             Input::Start(start) => self.start(*start),
-            Input::Model(id, outcome) => Ok(self.while_open(&id, |open| self.model_ended(open, outcome, now_ms))),
-            Input::Tool(id, outcome) => Ok(self.while_open(&id, |open| self.tool_ended(open, outcome))),
-            Input::Child(id, outcome) => Ok(self.while_open(&id, |open| self.child_ended(open, outcome))),
-            Input::Call(id, outcome) => Ok(self.while_open(&id, |open| self.call_ended(open, outcome))),
-            Input::RetryDue(id) => Ok(self.while_open(&id, |open| match open.status {
-                OpenStatus::Waiting(_) => vec![self.restarted(open)],
+            Input::Model(id, outcome) => Ok(self.if_running(&id, |open| self.model_ended(open, outcome, now_ms))),
+            Input::Tool(id, outcome) => Ok(self.if_running(&id, |open| self.tool_ended(open, outcome))),
+            Input::Child(id, outcome) => {
+                Ok(self.state.open(&id).map(|open| self.child_ended(open, outcome)).unwrap_or_default())
+            }
+            Input::Call(id, outcome) => Ok(self.if_running(&id, |open| self.call_ended(open, outcome))),
+            Input::RetryDue(id) => Ok(match self.state.open(&id) {
+                Some(open) if matches!(open.status, OpenStatus::Waiting(_)) => vec![self.restarted(open)],
                 _ => Vec::new(),
-            })),
+            }),
             Input::Command(command) => self.command(command),
             Input::GraceOver => Ok(self.fail_running(&cancelled_error())),
             Input::Fail(error) => Ok(self.fail_running(error.body())),
+            // A run that was told to stop starts nothing again, and its grace ended with the process.
+            Input::Recover if self.state.cancelling => Ok(self.fail_running(&cancelled_error())),
             Input::Recover => Ok(self
                 .state
                 .open
@@ -283,23 +287,27 @@ impl AgentMachine {
                 .filter(|open| open.status == OpenStatus::Running)
                 .map(|open| self.restarted(open))
                 .collect()),
-            Input::Custom { name, data } => Ok(vec![EventBody::Custom { name, data, durable: true }]),
+            Input::Custom { name, mut data } => {
+                normalise(&mut data);
+                Ok(vec![EventBody::Custom { name, data, durable: true }])
+            }
         }
     }
 
-    /// A late answer to an effect that is not open any more means nothing.
-    fn while_open(&self, id: &EffectId, f: impl FnOnce(&Open) -> Vec<EventBody>) -> Vec<EventBody> {
-        self.state.open(id).map(f).unwrap_or_default()
+    /// An answer to an effect that is not at work (any more) means nothing: it is late, or the second one.
+    fn if_running(&self, id: &EffectId, f: impl FnOnce(&Open) -> Vec<EventBody>) -> Vec<EventBody> {
+        self.state.open(id).filter(|open| open.status == OpenStatus::Running).map(f).unwrap_or_default()
     }
 
     fn start(&self, start: Start) -> Result<Vec<EventBody>> {
-        let Start { input, history, thread, parent, context } = start;
+        let Start { input, history, thread, parent, mut context } = start;
+        context.values_mut().for_each(normalise);
         if input.is_empty() || input.iter().all(|message| message.parts.is_empty()) {
             return Err(Error::new(codes::INPUT_EMPTY, "a run needs at least one message with a part: pass `input`"));
         }
-        let input = transcript::number(input, self.state.number);
-        let whole: Vec<Arc<Message>> = self.state.messages.iter().chain(&input).cloned().collect();
+        let whole = self.followed_by(self.state.history, input);
         transcript::check(&whole)?;
+        let input = whole[self.state.history..].to_vec();
         Ok(vec![EventBody::RunStarted {
             spec: SpecRef::new(SpecKind::Agent, &self.agent().name, &self.plan.plan.hash),
             input,
@@ -425,10 +433,8 @@ impl AgentMachine {
     fn child_ended(&self, open: &Open, outcome: ChildOutcome) -> Vec<EventBody> {
         let effect_id = open.effect_id.clone();
         let call = &self.state.calls[open.call.expect("a run effect serves a call")];
-        let mut events = Vec::new();
-        if self.state.suspended && !matches!(outcome, ChildOutcome::Suspended(_)) {
-            events.push(EventBody::RunResumed);
-        }
+        // A child goes on by commands of its own: that it did shows here when it ends or waits again.
+        let mut events = if self.state.suspended { vec![EventBody::RunResumed] } else { Vec::new() };
         match outcome {
             ChildOutcome::Finished {
                 outcome: Outcome::Completed | Outcome::Exhausted | Outcome::Bailed,
@@ -453,6 +459,9 @@ impl AgentMachine {
                         reason.remove("child");
                         reason.remove("payload");
                     });
+                }
+                if matches!(&open.status, OpenStatus::Suspended(known) if **known == pending) {
+                    return Vec::new();
                 }
                 events.push(EventBody::EffectSuspended { pending });
             }
@@ -504,7 +513,7 @@ impl AgentMachine {
             || output.as_bool().map(drop).ok_or_else(|| wrong(format!("must answer true or false, answered {output}")));
         if let Some(place) = open.call {
             let call = &self.state.calls[place];
-            if open.effect_id.as_str().ends_with(".approval") {
+            if open.effect_id.as_str().contains(".approval.") {
                 return boolean();
             }
             let reply: HookReply = parse_reply(output)
@@ -530,12 +539,20 @@ impl AgentMachine {
                 let reply: ProcessorReply =
                     parse_reply(output).map_err(|e| wrong(format!("answered what no processor may: {e}")))?;
                 if let Some(messages) = reply.messages {
-                    transcript::check(&transcript::number(messages, 0))
+                    let before = if self.state.phase == Phase::Preparing { self.state.history } else { 0 };
+                    transcript::check(&self.followed_by(before, messages))
                         .map_err(|e| wrong(format!("gave invalid messages: {e}")))?;
                 }
                 Ok(())
             }
         }
+    }
+
+    /// The first messages of the conversation, and these.
+    fn followed_by(&self, first: usize, messages: Vec<Message>) -> Vec<Arc<Message>> {
+        let mut whole = self.state.messages[..first].to_vec();
+        whole.extend(transcript::number(messages, transcript::next_number(&whole)));
+        whole
     }
 
     /// The final message with the text that an output processor gave it, under the same id.
@@ -545,8 +562,10 @@ impl AgentMachine {
         }
         let text = parse_reply::<ProcessorReply>(output).ok()?.text?;
         let mut message = (**self.state.last_assistant()?).clone();
-        message.parts.retain(|part| !matches!(part, Part::Text(_)));
-        message.parts.push(Part::Text(text));
+        // In the place of the old text: a call or a signature must not change sides.
+        let place = message.parts.iter().position(|part| part.as_text().is_some()).unwrap_or(message.parts.len());
+        message.parts.retain(|part| part.as_text().is_none());
+        message.parts.insert(place, Part::Text(text));
         Some(Arc::new(message))
     }
 
@@ -703,8 +722,8 @@ impl AgentMachine {
         let state = &mut self.state;
         match event {
             EventBody::RunStarted { input, .. } => {
-                state.number += input.len() as u64;
                 state.messages.extend(input.iter().cloned());
+                state.number = transcript::next_number(&state.messages);
                 state.phase = Phase::Preparing;
             }
             EventBody::RunSuspended { .. } => state.suspended = true,
@@ -818,8 +837,9 @@ impl AgentMachine {
             (call.result, call.ran) = (Some(result), true);
             return;
         }
-        if open.effect_id.as_str().ends_with(".approval") {
-            call.rule = output.as_bool();
+        if open.effect_id.as_str().contains(".approval.") {
+            call.rules += 1;
+            call.wait |= output.as_bool() == Some(true);
             return;
         }
         let reply: HookReply = parse_reply(&output).unwrap_or_default();
@@ -862,10 +882,9 @@ impl AgentMachine {
                 } else if phase == Phase::Preparing
                     && let Some(messages) = reply.messages
                 {
-                    state.messages.truncate(state.history);
-                    let first = transcript::next_number(&state.messages);
-                    state.messages.extend(transcript::number(messages, first));
-                    state.number = transcript::next_number(&state.messages);
+                    let whole = self.followed_by(self.state.history, messages);
+                    self.state.number = transcript::next_number(&whole);
+                    self.state.messages = whole;
                 }
             }
         }
@@ -1089,16 +1108,24 @@ impl AgentMachine {
         if let Some(hook) = hooks.before_tool.as_ref().filter(|_| !call.before_done) {
             return Some(self.started(sub("before"), EffectKind::Call, hook, Some(call)));
         }
-        let rule = [&tool.spec.approval, &self.agent().approval]
+        let mut rules = [&tool.spec.approval, &self.agent().approval]
             .into_iter()
-            .find_map(|approval| if let Approval::Function(name) = approval { Some(name) } else { None });
+            .filter_map(|approval| if let Approval::Function(name) = approval { Some(name) } else { None });
         let always = tool.spec.approval == Approval::Always
             || self.agent().approval == Approval::Always
             || self.state.options.require_approval == Some(true);
-        if let Some(function) = rule.filter(|_| !always && call.rule.is_none()) {
-            return Some(self.started(sub("approval"), EffectKind::Call, function, Some(call)));
+        if !always
+            && !call.wait
+            && let Some(function) = rules.nth(call.rules)
+        {
+            return Some(self.started(
+                sub(&format!("approval.{}", call.rules)),
+                EffectKind::Call,
+                function,
+                Some(call),
+            ));
         }
-        if (always || call.rule == Some(true)) && !call.approved {
+        if (always || call.wait) && !call.approved {
             return Some(EventBody::EffectSuspended { pending: self.pending_for(call, PendingKind::Approval) });
         }
         match &tool.kind {
@@ -1147,9 +1174,7 @@ impl AgentMachine {
     fn close(&self) -> Option<EventBody> {
         let state = &self.state;
         if state.is_running() {
-            if state.failure.is_none() {
-                return None;
-            }
+            state.failure.as_ref()?;
             return self.fail_running(&cancelled_error()).into_iter().next();
         }
         if state.phase == Phase::Acting {
@@ -1166,7 +1191,9 @@ impl AgentMachine {
     fn aborted(&self) -> EventBody {
         let abort = self.state.abort.as_ref().expect("checked by the caller");
         let retries = self.agent().processors.max_retries.unwrap_or(1);
-        let again = abort.retry && self.state.phase != Phase::Preparing && self.state.processor_retries < retries;
+        // Only what the model said can be said again.
+        let said = !matches!(self.state.phase, Phase::Preparing | Phase::StepStart);
+        let again = abort.retry && said && self.state.processor_retries < retries;
         if again && self.state.step < self.max_steps() {
             return self.feedback("processor", abort.reason.clone());
         }
@@ -1194,12 +1221,15 @@ impl AgentMachine {
                     format!("Your answer does not have the required shape: {why}. Answer again, with JSON only."),
                 );
             }
-            let message = format!("the answer does not fit the output schema: {why}");
-            return self.finished(Outcome::Failed, Some(ErrorBody::new(codes::OUTPUT_INVALID, message)));
+            return self.finished(Outcome::Failed, Some(output_invalid(&why)));
         }
         match self.chain_item() {
             Some((id, function)) => self.started(id, EffectKind::Call, &function, None),
-            None => self.finished(outcome, None),
+            None => match self.object().filter(|_| self.state.calls.is_empty()) {
+                // An output processor changed it so; the model has nothing to correct.
+                Some(Err(why)) => self.finished(Outcome::Failed, Some(output_invalid(&why))),
+                _ => self.finished(outcome, None),
+            },
         }
     }
 
@@ -1219,12 +1249,17 @@ impl AgentMachine {
     fn finished(&self, outcome: Outcome, error: Option<ErrorBody>) -> EventBody {
         let state = &self.state;
         let mut output = RunOutput::default();
-        output.text = state.last_assistant().map(|message| message.text()).unwrap_or_default();
+        // What a processor refused is nobody's answer.
+        if error.as_ref().is_none_or(|error| error.code != codes::PROCESSOR_ABORTED.name) {
+            output.text = state.last_assistant().map(|message| message.text()).unwrap_or_default();
+        }
         output.object =
             if error.is_none() && state.calls.is_empty() { self.object().and_then(Result::ok) } else { None };
         output.finish = state.finish;
-        output.steps = state.step;
-        EventBody::RunFinished { outcome, output: Some(output), error, usage: state.usage }
+        // The step that is being prepared has asked no model yet.
+        output.steps = state.step - u32::from(state.phase == Phase::StepStart);
+        let output = (output != RunOutput::default()).then_some(output);
+        EventBody::RunFinished { outcome, output, error, usage: state.usage }
     }
 
     // --- What effects ask --------------------------------------------------------------------------------------------
@@ -1312,6 +1347,10 @@ fn next_step(state: &mut State) {
     state.chain = 0;
     state.calls.clear();
     state.overlay = StepOverlay::default();
+}
+
+fn output_invalid(why: &str) -> ErrorBody {
+    ErrorBody::new(codes::OUTPUT_INVALID, format!("the answer does not fit the output schema: {why}"))
 }
 
 fn cancelled_error() -> ErrorBody {

@@ -95,8 +95,9 @@ pub(super) struct Call {
     /// The arguments, where the hook changed them.
     pub(super) arguments: Option<String>,
     pub(super) before_done: bool,
-    /// What the approval function said.
-    pub(super) rule: Option<bool>,
+    /// How many approval functions have answered, and whether one of them said yes.
+    pub(super) rules: usize,
+    pub(super) wait: bool,
     pub(super) approved: bool,
     pub(super) attempts: u32,
     pub(super) resume: Option<Value>,
@@ -114,7 +115,8 @@ impl Call {
             effect_id,
             arguments: None,
             before_done: false,
-            rule: None,
+            rules: 0,
+            wait: false,
             approved: false,
             attempts: 0,
             resume: None,

@@ -2,7 +2,7 @@
 //!
 //! 1. Durable events only, in the order of `seq`.
 //! 2. Each maximal run of neighbouring events that belong to effects is sorted by [`EffectId::canonical_cmp`]; events of one effect keep their order. So parallel calls read the same whichever answered first.
-//! 3. Left out of each event: `seq`, `sub`, `at_ms`, `retry_at_ms`; from errors `host`, `retry_after_ms`, and the `message` where the code is one a host words itself ([`HOST_WORDED`]).
+//! 3. Left out of each event: `seq`, `sub`, `at_ms`, `retry_at_ms`; from errors `host`, `retry_after_ms`, and `message` and `details` where the code is one a host words itself ([`HOST_WORDED`]).
 //! 4. `run_id` (anywhere at the top of an event), `parent.run_id` and `child` become `run:N`, `thread` becomes `thread:N`, by first appearance.
 //! 5. Each event as RFC 8785 JSON and a newline; SHA-256 over one version byte and all of it. The digest is written as the version byte and the hash in hex.
 
@@ -96,6 +96,7 @@ fn strip_error(error: &mut Map<String, Value>) {
     error.remove("retry_after_ms");
     if error.get("code").and_then(Value::as_str).is_some_and(|code| HOST_WORDED.contains(&code)) {
         error.remove("message");
+        error.remove("details");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a store does, by concern. One behaviour suite judges all of them: `lomusai_stores`' `tests/behaviour.rs`.
+//! What a store does, by concern. One behaviour suite judges all of them: `lomusai_stores`' `tests/behaviour`.
 
 mod memory;
 pub mod refusal;
@@ -81,11 +81,12 @@ pub struct RunAppend {
 }
 
 impl RunAppend {
-    /// Whether the events are numbered by one from `expected_seq + 1`, and `info` after the last. Every store refuses the rest
+    /// Whether the events are durable and numbered by one from `expected_seq + 1`, and `info` after the last. Every store refuses the rest
     /// with [`refusal::out_of_order`]: a journal never has a gap.
     pub fn is_in_order(&self) -> bool {
-        let numbered = (self.expected_seq + 1..).zip(&self.events).all(|(seq, event)| event.seq == seq);
-        numbered && self.info.seq == self.expected_seq + self.events.len() as u64
+        let seq = |n: usize| self.expected_seq.checked_add(n as u64);
+        let numbered = (1..).zip(&self.events).all(|(n, event)| event.is_durable() && seq(n) == Some(event.seq));
+        numbered && seq(self.events.len()) == Some(self.info.seq)
     }
 }
 

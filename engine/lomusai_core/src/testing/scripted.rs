@@ -17,6 +17,7 @@ use crate::{BoxFuture, Error, Result};
 /// - `{"calls": [{"name": "add", "arguments": {"a": 1}}]}`, with `"says"` before them where given; arguments may be raw text;
 /// - `{"chunks": [...]}`, [`ModelChunk`]s as they are; without a `finish` the stream is cut off;
 /// - `{"error": {"code": "provider_failed", "message": "…"}}`, after its chunks where it has any;
+/// - `{"asked": "/messages/0"}`, which says what is at this JSON pointer of the [`ModelRequest`]: text as it is, anything else as JSON;
 /// - `{"hangs": true}`, which never answers;
 /// - `{"attempts": [answer, …]}`, one for each attempt of the call, the last one for all further.
 ///
@@ -31,6 +32,7 @@ pub struct ScriptedModel {
 struct Answer {
     says: Option<String>,
     reasons: Option<String>,
+    asked: Option<String>,
     calls: Vec<ScriptedCall>,
     chunks: Option<Vec<ModelChunk>>,
     error: Option<ScriptedError>,
@@ -114,7 +116,7 @@ impl ScriptedModel {
 }
 
 impl Answer {
-    fn into_items(self) -> Vec<Result<ModelChunk>> {
+    fn into_items(self, request: &ModelRequest) -> Vec<Result<ModelChunk>> {
         let mut items: Vec<Result<ModelChunk>> = Vec::new();
         let whole = self.chunks.is_none() && self.error.is_none();
         if let Some(text) = self.reasons {
@@ -122,6 +124,13 @@ impl Answer {
         }
         items
             .extend(self.says.iter().flat_map(|text| text.split_inclusive(' ')).map(|word| Ok(ModelChunk::text(word))));
+        items.extend(self.asked.map(|pointer| {
+            let request = serde_json::to_value(request).expect("a request is JSON");
+            Ok(ModelChunk::text(match request.pointer(&pointer) {
+                Some(Value::String(text)) => text.clone(),
+                found => found.unwrap_or(&Value::Null).to_string(),
+            }))
+        }));
         items.extend(self.calls.into_iter().map(|call| {
             Ok(ModelChunk::ToolCall { name: call.name, arguments: call.arguments, id: call.id, signature: None })
         }));
@@ -140,12 +149,12 @@ impl Answer {
 }
 
 impl LlmProvider for ScriptedModel {
-    fn stream<'a>(&'a self, context: CallContext, _request: Arc<ModelRequest>) -> BoxFuture<'a, Result<ModelStream>> {
+    fn stream<'a>(&'a self, context: CallContext, request: Arc<ModelRequest>) -> BoxFuture<'a, Result<ModelStream>> {
         let answer = self.answer(&context);
         Box::pin(async move {
             let answer = answer?;
             let hangs = answer.hangs;
-            let items = futures_util::stream::iter(answer.into_items());
+            let items = futures_util::stream::iter(answer.into_items(&request));
             if hangs {
                 use futures_util::StreamExt;
                 // What it says before it hangs is said; the end never comes.

@@ -98,7 +98,9 @@ impl CompatibleConfig {
         })?;
         let mut url = base_url;
         url.path_segments_mut().expect("an http address has a path").pop_if_empty().extend(["chat", "completions"]);
-        let secrets = key.into_iter().chain(self.headers.values().cloned()).collect();
+        // A server may quote a token without the `Bearer` before it.
+        let tokens = self.headers.values().filter_map(|value| value.expose().rsplit(' ').next()).map(Secret::from);
+        let secrets = key.into_iter().chain(tokens).collect();
         let idle = above_zero("timeouts.idle_ms", self.timeouts.idle_ms)?;
         Ok(Endpoint { client, url, headers, secrets, idle })
     }

@@ -99,7 +99,7 @@ impl Run {
             return Err(refusal::out_of_order(&append.info.run_id));
         }
         let RunAppend { expected_seq, epoch, owner, events, info } = append;
-        let events = events.iter().map(|event| Body::new(event)).collect::<Result<_>>()?;
+        let events = events.iter().map(Body::new).collect::<Result<_>>()?;
         Ok(Self { expected_seq, epoch, owner, events, line: json(&info)?, info })
     }
 
@@ -187,7 +187,7 @@ struct FoundThread {
 impl Thread {
     fn new(mut change: ThreadChange) -> Result<Self> {
         let append = std::mem::take(&mut change.append);
-        let append = append.iter().map(|message| Body::new(message)).collect::<Result<_>>()?;
+        let append = append.iter().map(Body::new).collect::<Result<_>>()?;
         Ok(Self { change, append })
     }
 

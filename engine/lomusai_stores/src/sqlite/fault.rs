@@ -149,6 +149,6 @@ impl StoreFile {
 
     fn say(&self, code: Code, what: &str, words: &str) -> Error {
         let path = self.path.display().to_string();
-        Error::new(code, format!("the store `{path}` {what} (SQLite: {words})")).with("path", path)
+        Error::new(code, format!("the store `{path}` {what} ({words})")).with("path", path)
     }
 }

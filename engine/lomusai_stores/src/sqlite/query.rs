@@ -160,7 +160,9 @@ fn bodies<T: DeserializeOwned>(mut rows: rusqlite::Rows<'_>) -> Result<Vec<T>, F
         let (body, content) = (row.get_ref(0)?, row.get_ref(1)?);
         let json = match body.as_bytes_or_null().map_err(rusqlite::Error::from)? {
             Some(json) => json,
-            None => content.as_bytes().map_err(|_| Fault::Garbled("the content of a large event is missing".into()))?,
+            None => content
+                .as_bytes()
+                .map_err(|_| Fault::Garbled("the content of a large event or message is missing".into()))?,
         };
         found.push(serde_json::from_slice(json).map_err(garbled)?);
     }

@@ -91,7 +91,11 @@ CREATE TABLE owners (
 
 /// Opens the writer's connection and brings the tables up to date.
 pub(super) fn open(file: &StoreFile) -> Result<Connection> {
-    let conn = connect(file).map_err(|error| file.error(error))?;
+    // SQLite takes a file of one byte for an empty one. No database is shorter than its smallest page.
+    if std::fs::metadata(&file.path).is_ok_and(|metadata| metadata.is_file() && (1..512).contains(&metadata.len())) {
+        return Err(file.corrupt("it is too short"));
+    }
+    let conn = connect(file, OpenFlags::SQLITE_OPEN_CREATE).map_err(|error| file.error(error))?;
     if conn.is_readonly("main").map_err(|error| file.error(error))? {
         return Err(file.read_only("opened read-only"));
     }
@@ -106,21 +110,21 @@ pub(super) fn open(file: &StoreFile) -> Result<Connection> {
 
 /// Opens a connection that only reads. The file has been judged when the store was opened.
 pub(super) fn open_reader(file: &StoreFile) -> rusqlite::Result<Connection> {
-    let conn = connect(file)?;
+    let conn = connect(file, OpenFlags::empty())?;
     conn.pragma_update(None, "query_only", true)?;
     Ok(conn)
 }
 
-/// Writes what the log holds into the file, as far as nobody else reads it.
+/// Empties the log into the file, as far as nobody else reads it, and closes.
 pub(super) fn close(conn: Connection) -> rusqlite::Result<()> {
-    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    // On a full disk this fails and loses nothing: what stays in the log is read from there.
+    let _ = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     conn.close().map_err(|(_, error)| error)
 }
 
-fn connect(file: &StoreFile) -> rusqlite::Result<Connection> {
+fn connect(file: &StoreFile, more: OpenFlags) -> rusqlite::Result<Connection> {
     // No URI, and no mutex: each connection stays on its thread.
-    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    flags |= OpenFlags::SQLITE_OPEN_CREATE;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
     let conn = Connection::open_with_flags(&file.path, flags)?;
     conn.busy_timeout(file.options.busy_timeout)?;
     // All statements of this crate, with room.

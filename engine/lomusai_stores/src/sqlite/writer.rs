@@ -80,7 +80,7 @@ enum Failed {
     Begin(rusqlite::Error),
     /// A job ended it, as a full disk does.
     Midway,
-    /// It could not be committed.
+    /// It could not be committed, or a part of it not undone.
     Commit(rusqlite::Error),
 }
 
@@ -100,4 +100,84 @@ fn attempt(conn: &Connection, group: &mut [Box<dyn Job>]) -> Result<(), Failed> 
         step("RELEASE job").map_err(Failed::Commit)?;
     }
     transaction.commit().map_err(Failed::Commit)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use lomusai_wire::codes;
+
+    use super::*;
+    use crate::sqlite::{SqliteOptions, schema};
+
+    /// A store's connection that finds the disk full after some 30 more pages, and a group of jobs that each write so many bytes.
+    fn written_together(sizes: &[i64]) -> Vec<Result<()>> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StoreFile::new(&folder.path().join("s.db"), &SqliteOptions::default()).unwrap();
+        let conn = schema::open(&file).unwrap();
+        let pages: i64 = conn.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        conn.pragma_update_and_check(None, "max_page_count", pages + 30, |_| Ok(())).unwrap();
+        let (jobs, answers): (Vec<_>, Vec<_>) = sizes
+            .iter()
+            .map(|&size| {
+                let write =
+                    "INSERT INTO blobs (hash, content, kept) SELECT 'h' || count(*), zeroblob(?1), 1 FROM blobs";
+                let path = folder.path().join("s.db");
+                job(move |conn| {
+                    let file = StoreFile::new(&path, &SqliteOptions::default())?;
+                    conn.execute(write, [size]).map(drop).map_err(|error| file.error(error))
+                })
+            })
+            .unzip();
+        let (send, receive) = mpsc::channel();
+        jobs.into_iter().for_each(|job| send.send(job).unwrap());
+        drop(send);
+        run(&conn, &file, &receive);
+
+        let results: Vec<Result<()>> = answers.into_iter().map(|answer| answer.blocking_recv().unwrap()).collect();
+        // What was acknowledged is there, and nothing else.
+        let there: i64 = conn.query_row("SELECT count(*) FROM blobs", [], |row| row.get(0)).unwrap();
+        assert_eq!(there as usize, results.iter().filter(|result| result.is_ok()).count());
+        results
+    }
+
+    #[test]
+    fn what_a_refused_job_wrote_before_is_undone_and_its_neighbours_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StoreFile::new(&folder.path().join("s.db"), &SqliteOptions::default()).unwrap();
+        let conn = schema::open(&file).unwrap();
+        let (send, receive) = mpsc::channel();
+        let answers: Vec<_> = (0..3)
+            .map(|n| {
+                let (job, answer) = job(move |conn: &Connection| {
+                    conn.execute("INSERT INTO owners (owner, until_ms) VALUES (?1, ?1)", [n]).unwrap();
+                    if n == 1 { Err(Error::new(codes::STORE_FAILED, "half way")) } else { Ok(n) }
+                });
+                send.send(job).unwrap();
+                answer
+            })
+            .collect();
+        drop(send);
+        run(&conn, &file, &receive);
+        let answers: Vec<bool> = answers.into_iter().map(|answer| answer.blocking_recv().unwrap().is_ok()).collect();
+        assert_eq!(answers, [true, false, true]);
+        let owners: String = conn.query_row("SELECT group_concat(owner) FROM owners", [], |row| row.get(0)).unwrap();
+        assert_eq!(owners, "0,2");
+    }
+
+    #[test]
+    fn a_full_disk_refuses_what_does_not_fit_and_takes_what_does() {
+        let results = written_together(&[1_000, 2_000_000, 1_000, 3_000_000, 1_000]);
+        assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true, false, true]);
+        for error in results.into_iter().filter_map(Result::err) {
+            assert!(error.is(codes::STORE_FULL), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn commits_that_fit_only_one_by_one_are_taken_until_the_disk_is_full() {
+        let results = written_together(&[40_000; 6]);
+        assert!(results[0].is_ok() && results[5].is_err(), "{results:?}");
+    }
 }

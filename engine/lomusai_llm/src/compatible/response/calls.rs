@@ -155,19 +155,15 @@ impl Slot {
         match (&self.id, &piece.id) {
             // Another id with a name is another call. Without one, it is a server that makes up an id for every piece.
             (Some(ours), Some(theirs)) if ours != theirs => piece.name.is_empty() && !self.is_complete(),
-            // Providers repeat ids: the same one under another index, or with other arguments, may be another call.
-            (Some(_), Some(_)) if named_again => {
-                !moved
-                    && (piece.arguments.trim().is_empty() || self.arguments == piece.arguments || !self.is_complete())
-            }
-            (Some(_), Some(_)) => true,
-            // Neither id tells; a name does, where one was there already.
+            // Nothing tells but a name, where there was one already.
             _ if !named_again => true,
+            // Providers repeat ids: the same one under another index is another call.
+            _ if moved => false,
             _ if self.name == piece.name => {
                 piece.arguments.trim().is_empty() || self.arguments == piece.arguments || !self.is_complete()
             }
             // A name that comes in pieces, which only an index can hold together.
-            _ => self.arguments.is_empty() && piece.index.is_some() && self.id.is_some(),
+            _ => self.arguments.is_empty() && self.id.is_some() && piece.index.is_some(),
         }
     }
 }

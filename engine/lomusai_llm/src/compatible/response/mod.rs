@@ -88,7 +88,9 @@ impl Decoder {
                 });
                 let recognised = events.recognised();
                 result.map_err(|stop| self.error(stop))?;
-                if !recognised {
+                // The end may have cut off even the first word.
+                let cut = ["data", "event", "id", "retry"].iter().any(|field| field.as_bytes().starts_with(&self.head));
+                if !recognised && !cut {
                     return Err(nonsense("neither JSON nor server-sent events", &String::from_utf8_lossy(&self.head)));
                 }
             }

@@ -35,6 +35,8 @@ pub(super) struct Fold {
     usage: Usage,
     /// The model has begun to speak, were it with nothing.
     begun: bool,
+    /// It has said something.
+    spoke: bool,
     finish: Option<FinishReason>,
     done: bool,
 }
@@ -82,7 +84,8 @@ impl Fold {
         let text = String::from_utf8_lossy(body);
         let envelope: Envelope = match serde_json::from_str(&text) {
             Ok(envelope) => envelope,
-            Err(error) if error.is_eof() => return Err(truncated()),
+            // A cut within a number is not always seen as one.
+            Err(error) if error.is_eof() || !text.trim_end().ends_with(['}', ']']) => return Err(truncated()),
             Err(_) if text.starts_with('[') => return Err(complaint_of(&text)),
             Err(error) => return Err(nonsense(&error.to_string(), &text)),
         };
@@ -129,13 +132,15 @@ impl Fold {
     }
 
     fn choice(&mut self, choice: Choice, whole: bool, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
-        // Some servers send both: what is new, and all so far.
-        let (said, whole) = match (choice.delta, choice.message) {
-            (Some(delta), None) => (delta, whole),
-            (_, Some(message)) if whole || !self.begun && choice.finish_reason.is_some() => (message, true),
-            (delta, _) => (delta.unwrap_or_default(), whole),
+        // Some servers stream both, what is new and all so far; some stream one event with a whole message.
+        let new = choice.delta.filter(|delta| !whole && (self.spoke || !delta.is_silent()));
+        let (said, whole) = match (new, choice.message) {
+            (Some(delta), _) => (delta, false),
+            (None, Some(message)) if whole || !self.spoke => (message, true),
+            (None, _) => (Said::default(), false),
         };
         self.begun = true;
+        self.spoke |= !said.is_silent();
         self.said(said, whole, chunks);
         let Some(Value::String(reason)) = choice.finish_reason.filter(|reason| reason != "") else { return Ok(()) };
         if reason == "error" {

@@ -1,0 +1,213 @@
+//! Running other programs: in the checkout, without stdin, with what they print seen at once.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+
+use crate::tally::{Reader, Tally};
+
+/// Where tasks work.
+pub(crate) struct Shell {
+    root: PathBuf,
+}
+
+impl Shell {
+    pub(crate) fn new() -> Self {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+        Self { root: manifest.parent().expect("xtask is one folder below the root").to_path_buf() }
+    }
+
+    /// The checkout.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where everything that a task makes goes.
+    pub(crate) fn target(&self) -> PathBuf {
+        self.root.join("target")
+    }
+
+    /// A program, to run in the checkout.
+    pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(&self.root).stdin(Stdio::null());
+        // `cargo run` adds variables about xtask. Build scripts that watch them would run again at every change between
+        // `cargo xtask test` and `cargo test`, and its library path would hide that a program does not find our library.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") || text == "OUT_DIR" {
+                command.env_remove(&name);
+            }
+        }
+        if let Some(paths) = std::env::var_os("LD_LIBRARY_PATH") {
+            let target = self.target();
+            let ours =
+                |path: &PathBuf| path.starts_with(&target) || path.components().any(|c| c.as_os_str() == "toolchains");
+            let kept: Vec<PathBuf> = std::env::split_paths(&paths).filter(|path| !ours(path)).collect();
+            match std::env::join_paths(&kept) {
+                Ok(paths) if !kept.is_empty() => command.env("LD_LIBRARY_PATH", paths),
+                _ => command.env_remove("LD_LIBRARY_PATH"),
+            };
+        }
+        command
+    }
+
+    /// The cargo that runs this task.
+    pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(arguments);
+        command
+    }
+
+    /// Makes sure that a program is there: installs its Debian package where that is possible, or says what to install.
+    #[allow(dead_code, reason = "for suites and tasks that need more than Rust")]
+    pub(crate) fn need(&self, program: &str, package: &str) -> Result<(), String> {
+        if found(program) {
+            return Ok(());
+        }
+        self.install(package)
+            .map_err(|why| format!("`{program}` is missing: install the system package `{package}` ({why})"))?;
+        if found(program) { Ok(()) } else { Err(format!("the system package `{package}` brought no `{program}`")) }
+    }
+
+    fn install(&self, package: &str) -> Result<(), String> {
+        if !found("apt-get") {
+            return Err("there is no apt-get here to do it".into());
+        }
+        let user = self.command("id").arg("-u").output().map_err(|e| format!("id: {e}"))?;
+        if user.stdout.trim_ascii() != b"0" {
+            return Err("this user may not".into());
+        }
+        println!("installing the system package {package}");
+        let apt = |arguments: &[&str]| {
+            let mut command = self.command("apt-get");
+            command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+            self.run(command)
+        };
+        apt(&["-q", "update"])?;
+        apt(&["-q", "install", "--yes", "--no-install-recommends", package])
+    }
+
+    /// A Python of our own under `target/venv`, with the pinned packages of `requirements` (a file) installed.
+    #[allow(dead_code, reason = "for suites and tasks in Python")]
+    pub(crate) fn venv(&self, requirements: &Path) -> Result<PathBuf, String> {
+        let (venv, wanted) = (self.target().join("venv"), read(requirements)?);
+        let python = venv.join("bin/python");
+        let stamp = venv.join(format!("{}.stamp", requirements.display().to_string().replace('/', "_")));
+        if python.exists() && fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+            return Ok(python);
+        }
+        if !python.exists() {
+            self.need("python3", "python3")?;
+            let make = || {
+                let mut command = self.command("python3");
+                command.args(["-m", "venv"]).arg(&venv);
+                self.run(command)
+            };
+            // Debian ships Python without the part that fills a venv.
+            make().or_else(|_| self.install("python3-venv").and_then(|()| make())).map_err(|why| {
+                format!("no Python venv can be made: install the system package `python3-venv` ({why})")
+            })?;
+        }
+        let mut pip = self.command(&python);
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(requirements);
+        self.run(pip)?;
+        fs::write(&stamp, wanted).map_err(|e| format!("{}: {e}", stamp.display()))?;
+        Ok(python)
+    }
+
+    /// Installs what the `package.json` in `folder` asks for, if it is not there yet.
+    #[allow(dead_code, reason = "for suites and tasks in Node")]
+    pub(crate) fn npm_install(&self, folder: &Path) -> Result<(), String> {
+        self.need("npm", "npm")?;
+        let locked = folder.join("package-lock.json").exists();
+        let wanted = read(&folder.join(if locked { "package-lock.json" } else { "package.json" }))?;
+        let stamp = folder.join("node_modules/.lomusai-stamp");
+        if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+            return Ok(());
+        }
+        let mut npm = self.command("npm");
+        npm.current_dir(folder).args([if locked { "ci" } else { "install" }, "--no-audit", "--no-fund"]);
+        self.run(npm)?;
+        fs::create_dir_all(stamp.parent().expect("a stamp is in a folder"))
+            .and_then(|()| fs::write(&stamp, wanted))
+            .map_err(|e| format!("{}: {e}", stamp.display()))
+    }
+
+    /// Runs a program whose output people want to see.
+    pub(crate) fn run(&self, command: Command) -> Result<(), String> {
+        let shown = shown(&command);
+        let (status, _) = stream(command, None)?;
+        if status.success() { Ok(()) } else { Err(format!("{shown}: {status}")) }
+    }
+}
+
+/// Runs a program, shows what it prints as it prints it, and counts what its lines say.
+pub(crate) fn stream(mut command: Command, reader: Option<Reader>) -> Result<(ExitStatus, Tally), String> {
+    let shown = shown(&command);
+    println!("$ {shown}");
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("{shown}: cannot be started: {e}"))?;
+    let (stdout, stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+    let tally = Mutex::new(Tally::default());
+    let count = |line: &str| {
+        if let Some(reader) = reader {
+            *tally.lock().expect("no panic while counting") += reader.read(line);
+        }
+    };
+    std::thread::scope(|scope| {
+        // Both are read at once: a program that fills one pipe would wait for ever while we wait on the other.
+        scope.spawn(|| copy(stderr, std::io::stderr(), &count));
+        copy(stdout, std::io::stdout(), &count);
+    });
+    let status = child.wait().map_err(|e| format!("{shown}: {e}"))?;
+    Ok((status, tally.into_inner().expect("no panic while counting")))
+}
+
+/// Copies output as it comes, so that half a line of a program that hangs is seen, and gives each whole line to `count`.
+fn copy(mut from: impl Read, mut to: impl Write, count: &dyn Fn(&str)) {
+    let (mut buffer, mut line) = ([0; 8192], Vec::new());
+    loop {
+        let read = match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(_) => break,
+        };
+        // Nobody watching is no reason to stop.
+        let _ = to.write_all(&buffer[..read]).and_then(|()| to.flush());
+        for byte in &buffer[..read] {
+            if *byte == b'\n' {
+                count(&String::from_utf8_lossy(&line));
+                line.clear();
+            } else {
+                line.push(*byte);
+            }
+        }
+    }
+    if !line.is_empty() {
+        count(&String::from_utf8_lossy(&line));
+    }
+}
+
+/// A command as a person would type it.
+fn shown(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
+    let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
+    std::iter::once(name).chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+fn found(program: &str) -> bool {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&paths).any(|folder| folder.join(program).is_file())
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))
+}

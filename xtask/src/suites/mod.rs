@@ -1,0 +1,13 @@
+//! The suites of `cargo xtask test`, in the order they run. One file per language; what needs least time comes first.
+
+mod rust;
+
+use crate::test::Suite;
+
+pub(crate) const SUITES: &[Suite] = &[
+    Suite { name: "format", language: "rust", run: rust::format },
+    Suite { name: "codegen", language: "all", run: rust::codegen },
+    Suite { name: "clippy", language: "rust", run: rust::clippy },
+    Suite { name: "docs", language: "rust", run: rust::docs },
+    Suite { name: "rust", language: "rust", run: rust::tests },
+];

@@ -1,0 +1,41 @@
+//! What Rust's own tools can say about the workspace.
+
+use std::fs;
+
+use crate::codegen;
+use crate::shell::Shell;
+use crate::tally::Reader;
+use crate::test::Report;
+
+pub(crate) fn format(shell: &Shell, report: &mut Report) -> Result<(), String> {
+    report.check("cargo fmt", shell.cargo(&["fmt", "--all", "--check"]))
+}
+
+/// The generated files of every language are what the tables say.
+pub(crate) fn codegen(shell: &Shell, report: &mut Report) -> Result<(), String> {
+    codegen::run(shell, &["--check"])?;
+    report.pass();
+    Ok(())
+}
+
+pub(crate) fn clippy(shell: &Shell, report: &mut Report) -> Result<(), String> {
+    report.check("clippy", shell.cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+pub(crate) fn docs(shell: &Shell, report: &mut Report) -> Result<(), String> {
+    let mut crates: Vec<String> = fs::read_dir(shell.root().join("engine"))
+        .map_err(|e| format!("engine: {e}"))?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    crates.sort();
+    let mut command = shell.cargo(&["doc", "--no-deps"]);
+    command.args(crates.iter().flat_map(|name| ["--package", name])).env("RUSTDOCFLAGS", "-D warnings");
+    report.check("cargo doc", command)
+}
+
+/// All Rust tests. The two extension modules have none: without their hosts they cannot even be linked.
+pub(crate) fn tests(shell: &Shell, report: &mut Report) -> Result<(), String> {
+    let everything =
+        ["test", "--workspace", "--no-fail-fast", "--exclude", "lomusai_python", "--exclude", "lomusai_node"];
+    report.tests("cargo test", shell.cargo(&everything), Reader::Libtest)
+}

@@ -1,0 +1,149 @@
+//! `cargo xtask test`: every suite in order, a failed one does not stop the others; then the numbers.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::shell::{Shell, stream};
+use crate::suites::SUITES;
+use crate::tally::{Reader, Tally};
+
+pub(crate) const USAGE: &str = "[--full] [--only SUITE]...";
+
+/// What belongs together in the report.
+pub(crate) struct Suite {
+    /// What `--only` takes.
+    pub(crate) name: &'static str,
+    /// The row it counts in.
+    pub(crate) language: &'static str,
+    /// Reports what it finds; an error is one failure more.
+    pub(crate) run: fn(&Shell, &mut Report) -> Result<(), String>,
+}
+
+/// What a suite has found so far.
+pub(crate) struct Report {
+    /// Whether the long form was asked for.
+    #[allow(dead_code, reason = "for suites that have a long form")]
+    pub(crate) full: bool,
+    tally: Tally,
+    /// What failed, in words.
+    failures: Vec<String>,
+}
+
+impl Report {
+    /// A program whose exit status is one result.
+    pub(crate) fn check(&mut self, what: &str, command: Command) -> Result<(), String> {
+        let (status, _) = stream(command, None)?;
+        if status.success() {
+            self.pass()
+        } else {
+            self.fail(format!("{what}: {status}"))
+        }
+        Ok(())
+    }
+
+    /// A program that runs tests and says how many. A bad exit status is a failure even where it counted none.
+    pub(crate) fn tests(&mut self, what: &str, command: Command, reader: Reader) -> Result<(), String> {
+        let (status, tally) = stream(command, Some(reader))?;
+        self.tally += tally;
+        if !status.success() && tally.failed == 0 {
+            self.fail(format!("{what}: {status}"));
+        } else if tally.failed > 0 {
+            self.failures.push(format!("{what}: {} failed", tally.failed));
+        } else if tally == Tally::default() {
+            self.fail(format!("{what}: ran no test"));
+        }
+        Ok(())
+    }
+
+    /// One thing is as it should be.
+    pub(crate) fn pass(&mut self) {
+        self.tally += Tally::PASSED;
+    }
+
+    /// One thing is not.
+    pub(crate) fn fail(&mut self, why: impl Into<String>) {
+        let why = why.into();
+        println!("FAILED: {why}");
+        self.tally += Tally::FAILED;
+        self.failures.push(why);
+    }
+
+    /// One thing could not be looked at.
+    #[allow(dead_code, reason = "for suites that need what may be absent")]
+    pub(crate) fn skip(&mut self, why: &str) {
+        println!("skipped: {why}");
+        self.tally += Tally::SKIPPED;
+    }
+}
+
+pub(crate) fn run(shell: &Shell, arguments: &[&str]) -> Result<(), String> {
+    let (mut full, mut only) = (false, Vec::new());
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "--full" => full = true,
+            "--only" => only.push(*words.next().ok_or("--only needs the name of a suite")?),
+            other => return Err(format!("unknown argument `{other}`: cargo xtask test {USAGE}")),
+        }
+    }
+    if let Some(unknown) = only.iter().find(|name| !SUITES.iter().any(|suite| suite.name == **name)) {
+        let known: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
+        return Err(format!("there is no suite `{unknown}`: there are {}", known.join(", ")));
+    }
+    let mut done = Vec::new();
+    for suite in SUITES.iter().filter(|suite| only.is_empty() || only.contains(&suite.name)) {
+        println!("\n=== {} ===", suite.name);
+        let started = now();
+        let mut report = Report { full, tally: Tally::default(), failures: Vec::new() };
+        if let Err(why) = (suite.run)(shell, &mut report) {
+            report.fail(why);
+        }
+        done.push((suite, report, started.elapsed()));
+    }
+    summary(&done)
+}
+
+fn summary(done: &[(&Suite, Report, Duration)]) -> Result<(), String> {
+    let mut languages: BTreeMap<&str, (Tally, Duration)> = BTreeMap::new();
+    let mut total = Tally::default();
+    println!("\n=== results ===\n{}", row("suite", "passed", "failed", "skipped", "time"));
+    for (suite, report, time) in done {
+        println!("{}", counts(suite.name, report.tally, *time));
+        let sum = languages.entry(suite.language).or_default();
+        sum.0 += report.tally;
+        sum.1 += *time;
+        total += report.tally;
+    }
+    println!("\n{}", row("language", "passed", "failed", "skipped", "time"));
+    for (language, (tally, time)) in languages {
+        println!("{}", counts(language, tally, time));
+    }
+    println!();
+    for (suite, report, _) in done {
+        for why in &report.failures {
+            println!("FAILED in {}: {why}", suite.name);
+        }
+    }
+    // The last line is read by machines, so that nothing may follow it; the exit status says the rest.
+    println!("total: {} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
+    if total.failed > 0 {
+        std::process::exit(1);
+    }
+    Ok(())
+}
+
+fn counts(name: &str, tally: Tally, time: Duration) -> String {
+    let Tally { passed, failed, skipped } = tally;
+    let time = format!("{:.1} s", time.as_secs_f64());
+    row(name, &passed.to_string(), &failed.to_string(), &skipped.to_string(), &time)
+}
+
+fn row(name: &str, passed: &str, failed: &str, skipped: &str, time: &str) -> String {
+    format!("{name:<20}{passed:>8}{failed:>8}{skipped:>9}{time:>11}")
+}
+
+fn now() -> Instant {
+    #[allow(clippy::disallowed_methods, reason = "a task times the real world; nothing is replayed")]
+    Instant::now()
+}
