@@ -6,7 +6,7 @@ const { InvalidError } = require('./errors');
 const { encode, snake } = require('./json');
 const { enter, keepContext, native, port, sync, wait } = require('./native');
 const { BuiltinProvider, isProvider } = require('./provider');
-const { RunStream, observe } = require('./run');
+const { Result, RunStream, observe } = require('./run');
 const { Tool } = require('./tool');
 
 /**
@@ -198,6 +198,11 @@ class Engine {
   /** Runs that wait for a command. */
   pending() {
     return this.#ask('pending');
+  }
+
+  /** What a run came to, or where it waits; waits while it is at work here. A run that failed has its error as `error`. */
+  async result(runId) {
+    return new Result(await this.#ask('result', { run_id: runId }), this);
   }
 
   /** A run's journal. */
