@@ -125,6 +125,10 @@ impl Driver {
                 // Every handle keeps the sender: the engine itself is gone.
                 Woken::Message(None) => return Err(engine_closed()),
                 Woken::Ended(input) => {
+                    // What a component said before it answered comes before its answer.
+                    while let Ok(message) = self.inbox.try_recv() {
+                        self.message(message).await?;
+                    }
                     self.remember_host_error(&input);
                     self.turn(input).await?;
                 }
@@ -140,7 +144,7 @@ impl Driver {
             if let Some(thread) = &mut self.thread {
                 let history = self.engine.thread_messages(&thread.id, u64::MAX).await?;
                 thread.saved = history.len();
-                start.history = Some(History::Thread { upto: history.len() as u64 });
+                start.history = (!history.is_empty()).then_some(History::Thread { upto: history.len() as u64 });
                 self.machine =
                     AgentMachine::new(&self.plan, self.live.run_id.clone(), history, self.machine.options().clone())?;
             }
