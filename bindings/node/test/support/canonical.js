@@ -15,49 +15,29 @@ const HOST_WORDED = new Set([
   'function_unanswered',
 ]);
 
-/** The events that count, in canonical order, as they came. */
+/** The durable events; those of parallel calls in the order of the calls. */
 function inOrder(journal) {
   const durable = journal.filter((event) => !event.sub).sort((a, b) => a.seq - b.seq);
   const ordered = [];
   let stretch = [];
+  let step;
   const flush = () => {
-    ordered.push(...stretch.sort((a, b) => compareIds(a.effect_id, b.effect_id)));
+    ordered.push(...stretch.sort((a, b) => Number(a.call - b.call)).map(({ event }) => event));
     stretch = [];
   };
   for (const event of durable) {
-    if (EFFECT_EVENTS.has(event.type)) {
-      stretch.push(event);
-    } else {
-      flush();
-      ordered.push(event);
-    }
+    const place = EFFECT_EVENTS.has(event.type) ? /^(\d+)\.(\d+)(?:\.|$)/.exec(event.effect_id) : null;
+    if (place === null || BigInt(place[1]) !== step) flush();
+    step = place === null ? undefined : BigInt(place[1]);
+    if (place === null) ordered.push(event);
+    else stretch.push({ call: BigInt(place[2]), event });
   }
   flush();
   return ordered;
 }
 
-/** Token by token: digits before words, digits by value, words by code point, a beginning before what it begins. */
-function compareIds(left, right) {
-  const [a, b] = [left.split('.'), right.split('.')];
-  for (let i = 0; i < Math.min(a.length, b.length); i += 1) {
-    const [x, y] = [/^\d+$/.test(a[i]), /^\d+$/.test(b[i])];
-    if (x !== y) return x ? -1 : 1;
-    const order = x ? Number(BigInt(a[i]) - BigInt(b[i])) : compareCodePoints(a[i], b[i]);
-    if (order !== 0) return order;
-  }
-  return a.length - b.length;
-}
-
-function compareCodePoints(left, right) {
-  const [a, b] = [Array.from(left), Array.from(right)];
-  for (let i = 0; i < Math.min(a.length, b.length); i += 1) {
-    const order = a[i].codePointAt(0) - b[i].codePointAt(0);
-    if (order !== 0) return order;
-  }
-  return a.length - b.length;
-}
-
-function lines(journal) {
+/** The events after steps 1 to 4 of the guide. */
+function events(journal) {
   const runs = new Map();
   const threads = new Map();
   const ordinal = (map, prefix, id) => {
@@ -82,8 +62,12 @@ function lines(journal) {
       if (reason.child !== undefined) reason.child = ordinal(runs, 'run', reason.child);
     }
     if (event.thread !== undefined) event.thread = ordinal(threads, 'thread', event.thread);
-    return canonical(event);
+    return event;
   });
+}
+
+function lines(journal) {
+  return events(journal).map(canonical);
 }
 
 /** RFC 8785: what JavaScript prints, with sorted keys. */
@@ -100,4 +84,4 @@ function digest(journal) {
   return `01${hash.digest('hex')}`;
 }
 
-module.exports = { compareIds, digest, inOrder, lines };
+module.exports = { digest, events, lines };
