@@ -219,13 +219,11 @@ impl<'w> Driver<'w> {
     }
 
     fn history(&self) -> Option<History> {
-        if self.request.history.is_empty() {
-            return None;
+        let history = &self.request.history;
+        if self.request.start.thread.is_some() {
+            return Some(History::Thread { upto: history.len() as u64 });
         }
-        Some(match &self.request.start.thread {
-            Some(_) => History::Thread { upto: self.request.history.len() as u64 },
-            None => History::Messages(self.request.history.clone()),
-        })
+        (!history.is_empty()).then(|| History::Messages(history.clone()))
     }
 
     // --- A turn ------------------------------------------------------------------------------------------------------
@@ -281,15 +279,15 @@ impl<'w> Driver<'w> {
 
     /// Cancels the run and, before its grace of nothing is over, its children.
     pub fn cancel(&mut self) {
-        self.cancel_run(&TOP.into());
+        self.cancel_run(&TOP.into(), None);
     }
 
-    fn cancel_run(&mut self, id: &RunId) {
+    fn cancel_run(&mut self, id: &RunId, reason: Option<String>) {
         let children: Vec<RunId> = self.runs.keys().filter(|child| self.is_child(child, id)).cloned().collect();
-        if self.command(id, Command::Cancel { grace_ms: 0, reason: None }).is_err() {
+        if self.command(id, Command::Cancel { grace_ms: 0, reason }).is_err() {
             return;
         }
-        children.iter().for_each(|child| self.cancel_run(child));
+        children.iter().for_each(|child| self.cancel_run(child, Some("the run that started it was cancelled".into())));
         self.feed(id, Input::GraceOver);
     }
 
