@@ -256,6 +256,11 @@ impl Driver {
         let done = self.commit(decision).await;
         let _ = reply.send(done.clone());
         done?;
+        if grace == Some(0) {
+            // At once, before anybody is told: what a component says to being cancelled is not a result that came in time.
+            self.work.grace = None;
+            self.turn(Input::GraceOver).await?;
+        }
         if grace.is_some() {
             self.work.tokens.values().for_each(CancelToken::cancel);
         }
