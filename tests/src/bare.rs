@@ -217,10 +217,10 @@ impl<'w> Driver<'w> {
 
     fn history(&self) -> Option<History> {
         let history = &self.request.history;
-        (!history.is_empty()).then(|| match &self.request.start.thread {
-            Some(_) => History::Thread { upto: history.len() as u64 },
-            None => History::Messages(history.clone()),
-        })
+        if self.request.start.thread.is_some() {
+            return Some(History::Thread { upto: history.len() as u64 });
+        }
+        (!history.is_empty()).then(|| History::Messages(history.clone()))
     }
 
     // --- A turn ------------------------------------------------------------------------------------------------------
