@@ -267,8 +267,16 @@ impl HostEngine {
     /// # Errors
     /// `run_unknown`.
     pub fn observe(self: &Arc<Self>, run_id: &str, seq: u64) -> Result<HostObserver> {
-        let (engine, run_id) = (self.engine()?.clone(), RunId::new(run_id));
-        let observer = self.wait(async move { engine.observe(&run_id, seq).await })??;
+        let (this, run_id) = (self.clone(), run_id.to_owned());
+        self.wait(async move { this.observe_async(&run_id, seq).await })?
+    }
+
+    /// As [`observe`](Self::observe), as a task.
+    ///
+    /// # Errors
+    /// `run_unknown`.
+    pub async fn observe_async(self: &Arc<Self>, run_id: &str, seq: u64) -> Result<HostObserver> {
+        let observer = self.engine()?.observe(&RunId::new(run_id), seq).await?;
         Ok(HostObserver { engine: self.clone(), observer: Arc::new(tokio::sync::Mutex::new(observer)) })
     }
 

@@ -173,6 +173,11 @@ impl HostObserver {
         self.engine.check_process().is_err()
     }
 
+    /// The engine the run is known to.
+    pub fn engine(&self) -> &Arc<HostEngine> {
+        &self.engine
+    }
+
     /// The next event; `None` when there will be no more for now. Dropping the future may lose nothing but its turn.
     pub async fn next_async(&self) -> Option<String> {
         self.observer.lock().await.next().await.map(|event| write(&*event))

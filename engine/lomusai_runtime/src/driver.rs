@@ -144,7 +144,7 @@ impl Driver {
             if let Some(thread) = &mut self.thread {
                 let history = self.engine.thread_messages(&thread.id, u64::MAX).await?;
                 thread.saved = history.len();
-                start.history = (!history.is_empty()).then_some(History::Thread { upto: history.len() as u64 });
+                start.history = Some(History::Thread { upto: history.len() as u64 });
                 self.machine =
                     AgentMachine::new(&self.plan, self.live.run_id.clone(), history, self.machine.options().clone())?;
             }
@@ -256,6 +256,11 @@ impl Driver {
         let done = self.commit(decision).await;
         let _ = reply.send(done.clone());
         done?;
+        if grace == Some(0) {
+            // At once, before anybody is told: what a component says to being cancelled is not a result that came in time.
+            self.work.grace = None;
+            self.turn(Input::GraceOver).await?;
+        }
         if grace.is_some() {
             self.work.tokens.values().for_each(CancelToken::cancel);
         }
