@@ -9,7 +9,7 @@ use super::Generated;
 const PREFACE: &str = r#"/*
  * Lomusai: an embeddable agent engine. This is its C interface.
  *
- * Made by `cargo xtask codegen` from ffi/src/*.rs. Do not edit.
+ * Made by `cargo xtask codegen` from the crate in ffi/. Do not edit.
  *
  * What holds for every function, and is not said again at each:
  *
