@@ -164,11 +164,8 @@ impl<'w> Driver<'w> {
     pub fn start(world: &'w World, request: &Request, order: Order) -> Result<Self, Error> {
         let mut driver = Self::empty(world, request, order);
         let StartRequest { agent, input, thread, context, transient, options, .. } = request.start.clone();
-        let mut start = Start::default();
-        start.input = input.into_messages();
-        start.history = driver.history();
-        start.thread = thread;
-        start.context = context.into_iter().filter(|(key, _)| !transient.contains(key)).collect();
+        let context = context.into_iter().filter(|(key, _)| !transient.contains(key)).collect();
+        let start = Start { input: input.into_messages(), history: driver.history(), thread, parent: None, context };
         driver.begin(TOP.into(), &agent, None, request.history.clone(), options, start)?;
         Ok(driver)
     }
@@ -479,11 +476,12 @@ impl<'w> Driver<'w> {
             self.tell_parent(child);
             return;
         }
-        let context = self.runs[id].context.clone();
-        let mut start = Start::default();
-        start.input = vec![Message::user(prompt)];
-        start.parent = Some(Parent::new(id.clone(), effect.effect_id.clone()));
-        start.context = context;
+        let start = Start {
+            input: vec![Message::user(prompt)],
+            parent: Some(Parent::new(id.clone(), effect.effect_id.clone())),
+            context: self.runs[id].context.clone(),
+            ..Start::default()
+        };
         let parent = Some((id.clone(), effect.effect_id.clone()));
         let begun = self.begin(child.clone(), &effect.component, parent, Vec::new(), RunOptions::default(), start);
         if let Err(error) = begun {

@@ -315,6 +315,12 @@ impl HostEngine {
         pool::while_waiting(|| engine.block_on(future))
     }
 
+    /// Runs work of the binding itself on a thread of the host pool, where it may block. `what` names it, should it not return when
+    /// the engine closes. Dropped unrun when the engine closes before its turn.
+    pub fn on_pool(&self, what: String, job: impl FnOnce() + Send + 'static) {
+        self.pool.run(what, Box::new(job));
+    }
+
     /// Closes the engine: runs that have a reader are cancelled, detached ones of a durable store are left for the next `start`.
     /// Waits at most `timeout` (default: the config's `close_ms`) for runs and callables. Doing it twice is fine.
     ///

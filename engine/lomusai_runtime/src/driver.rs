@@ -144,7 +144,7 @@ impl Driver {
             if let Some(thread) = &mut self.thread {
                 let history = self.engine.thread_messages(&thread.id, u64::MAX).await?;
                 thread.saved = history.len();
-                start.history = (!history.is_empty()).then_some(History::Thread { upto: history.len() as u64 });
+                start.history = Some(History::Thread { upto: history.len() as u64 });
                 self.machine =
                     AgentMachine::new(&self.plan, self.live.run_id.clone(), history, self.machine.options().clone())?;
             }
