@@ -47,14 +47,14 @@ fn main() -> ExitCode {
         }
         if check.faults.is_empty() {
             passed += 1;
-            println!("ok      {}", vector.name);
+            println!("test {} ... ok", vector.name);
         } else {
             failed += 1;
-            println!("FAILED  {} ({})", vector.name, vector.path.display());
+            println!("test {} ({}) ... FAILED", vector.name, vector.path.display());
             check.faults.iter().for_each(|fault| println!("  - {fault}"));
         }
     }
-    println!("\n{passed} vectors passed, {failed} failed");
+    println!("\n{passed} passed, {failed} failed");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -108,10 +108,10 @@ impl Check<'_> {
         };
         differs(&expect.messages, json!(driver.messages()), "messages");
         differs(&expect.pending, json!(driver.suspensions), "pending");
-        if let Err(error) = transcript::check(driver.messages()) {
-            if driver.machine().status().is_final() {
-                self.faults.push(format!("the transcript is invalid: {error}"));
-            }
+        if driver.machine().status().is_final()
+            && let Err(error) = transcript::check(driver.messages())
+        {
+            self.faults.push(format!("the transcript is invalid: {error}"));
         }
         let children: BTreeMap<&str, (&[Event], RunStatus)> =
             driver.children().map(|(to, journal, status)| (to, (journal, status))).collect();
