@@ -208,56 +208,69 @@ static void call(void *userdata, lomusai_str text, lomusai_answer *answer) {
 
 /* --- Canonical order ----------------------------------------------------------------------------------------------- */
 
-static int id_order(const char *a, const char *b) {
-  while (*a != 0 && *b != 0) {
-    size_t m = strcspn(a, "."), n = strcspn(b, ".");
-    bool x = strspn(a, "0123456789") >= m, y = strspn(b, "0123456789") >= n;
-    if (x != y) return x ? -1 : 1;
-    int order;
-    if (x) {
-      long i = atol(a), j = atol(b);
-      order = i < j ? -1 : i > j;
-    } else {
-      order = memcmp(a, b, m < n ? m : n);
-      if (order == 0) order = m < n ? -1 : m > n;
-    }
-    if (order != 0) return order;
-    a += m + (a[m] == '.');
-    b += n + (b[n] == '.');
-  }
-  return *a != 0 ? 1 : *b != 0 ? -1 : 0;
-}
-
-static bool of_effect(json_t *event) {
-  const char *type = json_string_value(json_object_get(event, "type"));
+/* Whether the event is one of a call: its effect's id begins with two numbers, the step and the call's place. */
+static bool of_call(json_t *event, long *step, long *place) {
   static const char *const types[] = {"effect_started", "effect_completed", "effect_failed", "effect_suspended", "effect_skipped"};
-  for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-    if (strcmp(type, types[i]) == 0) return true;
-  return false;
+  const char *type = json_string_value(json_object_get(event, "type"));
+  const char *id = json_string_value(json_object_get(event, "effect_id"));
+  bool effect = false;
+  for (size_t i = 0; i < sizeof types / sizeof *types; i++) effect |= type != NULL && strcmp(type, types[i]) == 0;
+  if (!effect || id == NULL) return false;
+  size_t first = strspn(id, "0123456789");
+  if (first == 0 || id[first] != '.') return false;
+  size_t second = strspn(id + first + 1, "0123456789");
+  if (second == 0 || (id[first + 1 + second] != 0 && id[first + 1 + second] != '.')) return false;
+  *step = atol(id);
+  *place = atol(id + first + 1);
+  return true;
 }
 
-/* The durable events, neighbours of effects sorted: insertion sort, for it is stable. */
+/* The durable events, those of parallel calls in the order of the calls: insertion sort, for it is stable. */
 static json_t *canonical(json_t *journal) {
   json_t *events = json_array(), *event;
   size_t i;
   json_array_foreach(journal, i, event) {
     if (json_integer_value(json_object_get(event, "sub")) != 0) continue;
-    size_t place = json_array_size(events);
-    if (of_effect(event)) {
-      const char *id = json_string_value(json_object_get(event, "effect_id"));
-      while (place > 0) {
-        json_t *before = json_array_get(events, place - 1);
-        if (!of_effect(before) || id_order(json_string_value(json_object_get(before, "effect_id")), id) <= 0) break;
-        place--;
-      }
+    size_t to = json_array_size(events);
+    long step, place, other_step, other_place;
+    if (of_call(event, &step, &place)) {
+      while (to > 0 && of_call(json_array_get(events, to - 1), &other_step, &other_place) && other_step == step && other_place > place)
+        to--;
     }
-    json_array_insert(events, place, event);
+    json_array_insert(events, to, event);
   }
   return events;
 }
 
+/* Puts an ordinal in the place of an identity. */
+static void ordinal(json_t *object, const char *key, json_t *seen, const char *kind) {
+  json_t *id = json_object_get(object, key);
+  char text[64];
+  size_t n = 0;
+  if (!json_is_string(id)) return;
+  while (n < json_array_size(seen) && !json_equal(json_array_get(seen, n), id)) n++;
+  if (n == json_array_size(seen)) json_array_append(seen, id);
+  snprintf(text, sizeof text, "%s:%zu", kind, n);
+  json_object_set_new(object, key, json_string(text));
+}
+
+static json_t *with_ordinals(json_t *journal) {
+  json_t *events = json_deep_copy(journal), *runs = json_array(), *threads = json_array(), *event, *reason;
+  size_t i, j;
+  json_array_foreach(events, i, event) {
+    ordinal(event, "run_id", runs, "run");
+    ordinal(json_object_get(event, "parent"), "run_id", runs, "run");
+    ordinal(event, "child", runs, "run");
+    json_array_foreach(json_object_get(event, "reasons"), j, reason) ordinal(reason, "child", runs, "run");
+    ordinal(event, "thread", threads, "thread");
+  }
+  json_decref(runs);
+  json_decref(threads);
+  return events;
+}
+
 static void compare_events(json_t *expected, json_t *journal) {
-  json_t *found = canonical(journal), *item;
+  json_t *sorted = canonical(journal), *found = with_ordinals(sorted), *item;
   size_t i;
   if (json_array_size(expected) != json_array_size(found))
     fault("events: expected %zu, were %zu", json_array_size(expected), json_array_size(found));
@@ -276,6 +289,7 @@ static void compare_events(json_t *expected, json_t *journal) {
       compare(item, event, what);
     }
   }
+  json_decref(sorted);
   json_decref(found);
 }
 

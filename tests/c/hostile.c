@@ -1,0 +1,587 @@
+/* Hosts that break the rules: the library answers with an error or not at all, and never crashes, hangs or leaks.
+ *
+ *   hostile [CASE]...           LOMUSAI_ROUNDS runs each (5,000)
+ *   hostile --soak CASE ROUNDS  the same, and memory of the second half must not grow by more than 1 MiB */
+#include "check.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int rounds = 5000;
+static lomusai_engine *engine;
+
+/* The size of this process, in KiB. */
+static long resident(void) {
+  long pages = 0, size = 0;
+  FILE *file = fopen("/proc/self/statm", "r");
+  if (file == NULL || fscanf(file, "%ld %ld", &size, &pages) != 2) pages = 0;
+  if (file != NULL) fclose(file);
+  return pages * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+static bool soaks;
+
+/* `body` so many times on one engine; in a soak, memory is compared half way and at the end. */
+static void repeat(const char *script, const char *spec, lomusai_call_fn tool, void *userdata, void (*body)(void)) {
+  engine = open_engine();
+  if (spec != NULL) OK(lomusai_register_tool(engine, TEXT(spec), LOMUSAI_POOL, tool, userdata, NULL, ERR));
+  scripted_agent(engine, spec != NULL ? "[\"tool\"]" : "[]", script);
+  long half = 0;
+  for (int i = 0; i < rounds && atomic_load(&checks_failed) == 0; i++) {
+    if (i == rounds / 2) half = resident();
+    body();
+  }
+  if (soaks) {
+    long grown = resident() - half;
+    printf("  %d runs, the second half grew by %ld KiB\n", rounds, grown);
+    CHECK(grown <= 1024);
+  }
+  OK(lomusai_engine_close(engine, 20000, ERR));
+  lomusai_engine_free(engine);
+}
+
+#define CALLS_TOOL "[{\"calls\":[{\"name\":\"tool\"}]},{\"says\":\"on\"}]"
+#define TOOL "{\"name\":\"tool\"}"
+
+/* The model was told something of this kind, and the run went on. */
+static const char *expected;
+
+static void run_expecting(void) {
+  char *result = run_agent(engine, REQUEST);
+  CHECK(contains(result, "\"status\":\"completed\""));
+  if (!contains(result, expected)) {
+    CHECK(!"the model was told");
+    printf("  expected %s in %.2000s\n", expected, result ? result : "nothing");
+  }
+  lomusai_string_free(result);
+}
+
+/* --- Answers that should not be ------------------------------------------------------------------------------------ */
+
+static void twice(void *userdata, lomusai_str input, lomusai_answer *answer) {
+  (void)userdata;
+  (void)input;
+  OK(lomusai_answer_resolve(answer, LIT("\"first\""), ERR));
+  FAILS("already_answered", lomusai_answer_resolve(answer, LIT("\"second\""), ERR));
+  FAILS("already_answered", lomusai_answer_reject(answer, NULL, LIT("third"), ERR));
+  FAILS("already_answered", lomusai_answer_suspend(answer, LIT("4"), ERR));
+  lomusai_answer_free(answer);
+}
+
+static void answers_twice(void) {
+  expected = "\"first\"";
+  repeat(CALLS_TOOL, TOOL, twice, NULL, run_expecting);
+}
+
+static void dropped(void *userdata, lomusai_str input, lomusai_answer *answer) {
+  (void)userdata;
+  (void)input;
+  lomusai_answer_retain(answer);
+  lomusai_answer_free(answer);
+  lomusai_answer_free(answer);
+}
+
+static void drops_unanswered(void) {
+  expected = "let go of its call without an answer";
+  repeat(CALLS_TOOL, TOOL, dropped, NULL, run_expecting);
+}
+
+static void not_json(void *userdata, lomusai_str input, lomusai_answer *answer) {
+  (void)userdata;
+  (void)input;
+  FAILS("json_invalid", lomusai_answer_resolve(answer, LIT("{\"a\":"), ERR));
+  FAILS("json_invalid", lomusai_answer_resolve(answer, LIT(""), ERR));
+  FAILS("json_invalid", lomusai_answer_resolve(answer, LIT("NaN"), ERR));
+  FAILS("argument_invalid", lomusai_answer_reply(answer, LIT("[1]"), ERR));
+  FAILS("json_invalid", lomusai_answer_progress(answer, LIT("{"), ERR));
+  FAILS("argument_invalid", lomusai_answer_reject(answer, "no_such_code", LIT("x"), ERR));
+  FAILS("unsupported", lomusai_answer_push(answer, LIT("\"x\""), ERR));
+  FAILS("unsupported", lomusai_answer_finish(answer, ERR));
+  lomusai_answer_free(answer);
+}
+
+static void answers_invalid_json(void) {
+  expected = "let go of its call without an answer";
+  repeat(CALLS_TOOL, TOOL, not_json, NULL, run_expecting);
+}
+
+static void bad_text(void *userdata, lomusai_str input, lomusai_answer *answer) {
+  (void)userdata;
+  (void)input;
+  FAILS("utf8_invalid", lomusai_answer_resolve(answer, LIT("\"\xff\xfe\""), ERR));
+  FAILS("utf8_invalid", lomusai_answer_reject(answer, "\xc3", LIT("x"), ERR));
+  FAILS("utf8_invalid", lomusai_answer_custom(answer, "\xed\xa0\x80", LIT("1"), false, ERR));
+  FAILS("json_invalid", lomusai_answer_resolve(answer, LIT("\"\0\""), ERR)); /* a bare NUL is not JSON */
+  OK(lomusai_answer_resolve(answer, LIT("\"a\\u0000b\""), ERR));             /* an escaped one is */
+  lomusai_answer_free(answer);
+}
+
+static void answers_invalid_utf8_and_nul(void) {
+  expected = "a\\u0000b";
+  repeat(CALLS_TOOL, TOOL, bad_text, NULL, run_expecting);
+}
+
+static void nul_message(void *userdata, lomusai_str input, lomusai_answer *answer) {
+  (void)userdata;
+  (void)input;
+  OK(lomusai_answer_reject(answer, NULL, LIT("be\0fore"), ERR));
+  lomusai_answer_free(answer);
+}
+
+static void rejects_with_nul_bytes(void) {
+  expected = "be\\u0000fore";
+  repeat(CALLS_TOOL, TOOL, nul_message, NULL, run_expecting);
+}
+
+/* --- Never, late ---------------------------------------------------------------------------------------------------- */
+
+static lomusai_answer *kept;
+
+static void keep(void *userdata, lomusai_str input, lomusai_answer *answer) {
+  (void)input;
+  kept = answer;
+  atomic_fetch_add((atomic_int *)userdata, 1);
+}
+
+static atomic_int keeps;
+
+static void run_kept(void) {
+  run_expecting();
+  FAILS("handle_closed", lomusai_answer_resolve(kept, LIT("1"), ERR));
+  CHECK(lomusai_answer_is_cancelled(kept));
+  lomusai_answer_free(kept);
+}
+
+static void never_answers(void) {
+  expected = "did not answer within 1 ms";
+  repeat(CALLS_TOOL, "{\"name\":\"tool\",\"timeout_ms\":1}", keep, &keeps, run_kept);
+}
+
+static void run_cancelled(void) {
+  lomusai_run *run = NULL;
+  char *result = NULL;
+  int before = atomic_load(&keeps);
+  OK(lomusai_run_start(engine, LIT(REQUEST), NULL, &run, ERR));
+  lomusai_run_discard_events(run);
+  CHECK(reaches(&keeps, before + 1));
+  OK(lomusai_run_cancel(run, 0, NULL, ERR));
+  OK(lomusai_run_result(run, 20000, &result, ERR));
+  CHECK(contains(result, "\"status\":\"cancelled\""));
+  FAILS("handle_closed", lomusai_answer_resolve(kept, LIT("1"), ERR));
+  lomusai_answer_free(kept);
+  lomusai_string_free(result);
+  lomusai_run_free(run);
+}
+
+static void answers_after_cancel(void) { repeat(CALLS_TOOL, TOOL, keep, &keeps, run_cancelled); }
+
+static void answers_after_close(void) {
+  int times = rounds < 50 ? rounds : soaks ? rounds / 50 : 50; /* an engine each: they are not for throwing away */
+  for (int i = 0; i < times; i++) {
+    int before = atomic_load(&keeps);
+    engine = open_engine();
+    OK(lomusai_register_tool(engine, LIT(TOOL), 0, keep, &keeps, NULL, ERR));
+    scripted_agent(engine, "[\"tool\"]", CALLS_TOOL);
+    lomusai_run *run = NULL;
+    OK(lomusai_run_start(engine, LIT(REQUEST), NULL, &run, ERR));
+    CHECK(reaches(&keeps, before + 1));
+    OK(lomusai_engine_close(engine, 20000, ERR));
+    FAILS("handle_closed", lomusai_answer_resolve(kept, LIT("1"), ERR));
+    if (i % 2) lomusai_engine_free(engine);
+    lomusai_answer_free(kept);
+    lomusai_run_free(run);
+    if (i % 2 == 0) lomusai_engine_free(engine);
+  }
+}
+
+/* --- Large ---------------------------------------------------------------------------------------------------------- */
+
+static void large(void *userdata, lomusai_str input, lomusai_answer *answer) {
+  (void)input;
+  size_t size = *(size_t *)userdata;
+  char *text = malloc(size);
+  memset(text, 'x', size);
+  text[0] = text[size - 1] = '"';
+  OK(lomusai_answer_resolve(answer, text, size, ERR));
+  free(text);
+  lomusai_answer_free(answer);
+}
+
+static void answers_64_mib(void) {
+  static size_t size = 64u << 20; /* with its quotes just what is allowed; one more below is not */
+  int kept_rounds = rounds;
+  rounds = soaks ? 40 : rounds < 50 ? 1 : 2;
+  expected = "xxxx";
+  repeat(CALLS_TOOL, TOOL, large, &size, run_expecting);
+  size++;
+  expected = "more than limits.result_bytes";
+  repeat(CALLS_TOOL, TOOL, large, &size, run_expecting);
+  rounds = kept_rounds;
+}
+
+/* --- Calls back into the engine ------------------------------------------------------------------------------------- */
+
+static atomic_int depth;
+static int depth_max = 1000;
+
+static void nested(void *userdata, lomusai_str input, lomusai_answer *answer) {
+  (void)userdata;
+  (void)input;
+  if (atomic_fetch_add(&depth, 1) + 1 < depth_max) {
+    char *result = run_agent(engine, REQUEST);
+    CHECK(contains(result, "\"status\":\"completed\""));
+    lomusai_string_free(result);
+  }
+  OK(lomusai_answer_resolve(answer, LIT("0"), ERR));
+  lomusai_answer_free(answer);
+}
+
+static void run_nested(void) {
+  atomic_store(&depth, 0);
+  run_expecting();
+  CHECK(atomic_load(&depth) == depth_max);
+}
+
+static void calls_back_a_thousand_deep(void) {
+  int kept_rounds = rounds;
+  /* Each round is a thousand runs. */
+  depth_max = rounds < 1000 ? 50 : 1000;
+  rounds = rounds < 1000 ? 1 : rounds / 1000;
+  expected = "\"on\"";
+  repeat(CALLS_TOOL, TOOL, nested, NULL, run_nested);
+  rounds = kept_rounds;
+}
+
+static void frees_itself(void *userdata, lomusai_str input, lomusai_answer *answer) {
+  (void)userdata;
+  (void)input;
+  bool existed = false;
+  OK(lomusai_unregister(engine, "tool", "tool", &existed, ERR));
+  OK(lomusai_answer_resolve(answer, LIT("0"), ERR));
+  lomusai_answer_free(answer);
+}
+
+static void run_unregistered(void) {
+  run_expecting();
+  OK(lomusai_register_tool(engine, LIT(TOOL), 0, frees_itself, NULL, count_drop, ERR));
+}
+
+static void unregisters_itself(void) {
+  expected = "\"on\"";
+  repeat(CALLS_TOOL, TOOL, frees_itself, NULL, run_unregistered);
+}
+
+static atomic_int closed;
+
+static void closes(void *userdata, lomusai_str input, lomusai_answer *answer) {
+  (void)userdata;
+  (void)input;
+  lomusai_engine_close(engine, 5000, NULL);
+  lomusai_answer_resolve(answer, LIT("0"), NULL);
+  lomusai_answer_free(answer);
+  atomic_fetch_add(&closed, 1);
+}
+
+static void closes_in_a_callback(void) {
+  int times = rounds < 50 ? 5 : soaks ? rounds / 500 : 50;
+  for (int i = 0; i < times; i++) {
+    engine = open_engine();
+    OK(lomusai_register_tool(engine, LIT(TOOL), 0, closes, NULL, NULL, ERR));
+    scripted_agent(engine, "[\"tool\"]", CALLS_TOOL);
+    lomusai_run *run = NULL;
+    OK(lomusai_run_start(engine, LIT(REQUEST), NULL, &run, ERR));
+    lomusai_run_discard_events(run);
+    lomusai_run_result(run, 20000, NULL, NULL);
+    CHECK(reaches(&closed, i + 1));
+    lomusai_run_free(run);
+    lomusai_engine_free(engine);
+  }
+  atomic_store(&closed, 0);
+}
+
+static lomusai_run *victim;
+
+static void frees(void *userdata, lomusai_str event) {
+  (void)event;
+  atomic_int *seen = userdata;
+  if (atomic_fetch_add(seen, 1) == 0) {
+    while (*(lomusai_run *volatile *)&victim == NULL) sleep_ms(1);
+    lomusai_run_free(victim);
+  }
+}
+
+static atomic_int freed_done;
+static void freed(void *userdata, lomusai_str result, const lomusai_error *error) {
+  (void)userdata;
+  (void)result;
+  (void)error;
+  atomic_fetch_add(&freed_done, 1);
+}
+
+static void run_freed(void) {
+  static atomic_int seen;
+  int before = atomic_load(&freed_done);
+  lomusai_run_options options = {0};
+  options.struct_size = sizeof options;
+  options.on_event = frees;
+  options.on_done = freed;
+  options.userdata = &seen;
+  atomic_store(&seen, 0);
+  victim = NULL;
+  lomusai_run *run = NULL;
+  OK(lomusai_run_start(engine, LIT(REQUEST), &options, &run, ERR));
+  *(lomusai_run *volatile *)&victim = run;
+  CHECK(reaches(&freed_done, before + 1));
+}
+
+static void frees_the_run_in_its_callback(void) { repeat("[{\"says\":\"a b\"}]", NULL, NULL, NULL, run_freed); }
+
+/* --- Processes ------------------------------------------------------------------------------------------------------ */
+
+static void exits_in_mid_run(void) {
+  int times = rounds < 50 ? 0 : 200;
+  fflush(stdout);
+  for (int i = 0; i < times; i++) {
+    pid_t child = fork();
+    if (child == 0) {
+      engine = open_engine();
+      scripted_agent(engine, "[]", i % 2 ? "[{\"hangs\":true}]" : "[{\"says\":\"a b c d e f g\"}]");
+      lomusai_run *run = NULL;
+      char *event = NULL;
+      OK(lomusai_run_start(engine, LIT(REQUEST), NULL, &run, ERR));
+      lomusai_run_next(run, 1000, &event, ERR);
+      exit(7);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 7);
+  }
+}
+
+static void in_the_child(lomusai_run *run, lomusai_observer *observer) {
+  char *text = NULL;
+  alarm(20);
+  FAILS("engine_forked", lomusai_run_start(engine, LIT(REQUEST), NULL, &run, ERR));
+  FAILS("engine_forked", lomusai_engine_call(engine, "runs", NULL, 0, &text, ERR));
+  FAILS("engine_forked", lomusai_engine_start(engine, NULL, ERR));
+  FAILS("engine_forked", lomusai_engine_close(engine, 100, ERR));
+  FAILS("engine_forked", lomusai_register_agent(engine, LIT("{\"name\":\"x\",\"model\":\"model\"}"), ERR));
+  FAILS("engine_forked", lomusai_engine_set_log(engine, NULL, NULL, NULL, ERR));
+  FAILS("engine_forked", lomusai_answer_resolve(kept, LIT("1"), ERR));
+  FAILS("engine_forked", lomusai_observer_next(observer, 0, &text, ERR));
+  lomusai_answer_free(kept);
+  lomusai_observer_free(observer);
+  lomusai_engine_free(engine);
+  /* A new engine works. */
+  engine = open_engine();
+  scripted_agent(engine, "[]", "[{\"says\":\"from the child\"}]");
+  char *result = run_agent(engine, REQUEST);
+  CHECK(contains(result, "from the child"));
+  lomusai_string_free(result);
+  close_engine(engine);
+}
+
+static void a_forked_child_uses_the_engine(void) {
+  int before = atomic_load(&keeps);
+  engine = open_engine();
+  OK(lomusai_register_tool(engine, LIT(TOOL), 0, keep, &keeps, NULL, ERR));
+  scripted_agent(engine, "[\"tool\"]", CALLS_TOOL);
+  lomusai_run *run = NULL;
+  lomusai_observer *observer = NULL;
+  OK(lomusai_run_start(engine, LIT(REQUEST), NULL, &run, ERR));
+  CHECK(reaches(&keeps, before + 1));
+  OK(lomusai_observe(engine, lomusai_run_id(run), 0, &observer, ERR));
+  fflush(stdout);
+  int times = rounds < 50 ? 1 : 20;
+  for (int i = 0; i < times; i++) {
+    pid_t child = fork();
+    if (child == 0) {
+      char *text = NULL;
+      FAILS("engine_forked", lomusai_run_next(run, 0, &text, ERR));
+      FAILS("engine_forked", lomusai_run_result(run, 0, &text, ERR));
+      FAILS("engine_forked", lomusai_run_cancel(run, 0, NULL, ERR));
+      lomusai_run_discard_events(run);
+      lomusai_run_close(run);
+      lomusai_run_free(run);
+      in_the_child(run, observer);
+      fflush(stdout);
+      _exit(atomic_load(&checks_failed) == 0 ? 0 : 1);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  }
+  /* The parent's is as it was. */
+  OK(lomusai_answer_resolve(kept, LIT("1"), ERR));
+  lomusai_answer_free(kept);
+  lomusai_observer_free(observer);
+  lomusai_run_discard_events(run);
+  char *result = NULL;
+  OK(lomusai_run_result(run, 20000, &result, ERR));
+  CHECK(contains(result, "\"status\":\"completed\""));
+  lomusai_string_free(result);
+  lomusai_run_free(run);
+  close_engine(engine);
+}
+
+/* --- NULL, and numbers from elsewhere ------------------------------------------------------------------------------- */
+
+static void null_in_a_callback(void *userdata, lomusai_str input, lomusai_answer *answer) {
+  (void)userdata;
+  (void)input;
+  FAILS("argument_invalid", lomusai_answer_resolve(answer, NULL, 3, ERR));
+  FAILS("argument_invalid", lomusai_answer_resolve(answer, "x", SIZE_MAX, ERR));
+  FAILS("argument_invalid", lomusai_answer_reply(answer, NULL, 0, ERR));
+  FAILS("argument_invalid", lomusai_answer_custom(answer, NULL, NULL, 0, false, ERR));
+  FAILS("argument_invalid", lomusai_answer_on_cancel(answer, NULL, NULL, count_drop, ERR));
+  FAILS("argument_invalid", lomusai_answer_facts(answer, NULL, ERR));
+  OK(lomusai_answer_resolve(answer, LIT("0"), ERR));
+  lomusai_answer_free(answer);
+}
+
+static void run_null(void) {
+  lomusai_run *run = NULL;
+  lomusai_observer *observer = NULL;
+  char *text = NULL;
+  const char *a = "argument_invalid";
+  run_expecting();
+  FAILS(a, lomusai_engine_open(NULL, NULL, ERR));
+  FAILS(a, lomusai_engine_start(NULL, NULL, ERR));
+  FAILS(a, lomusai_engine_close(NULL, 0, ERR));
+  lomusai_engine_free(NULL);
+  CHECK(lomusai_engine_is_closed(NULL));
+  FAILS(a, lomusai_engine_set_log(NULL, NULL, NULL, count_drop, ERR));
+  FAILS(a, lomusai_register_tool(NULL, NULL, 0, 0, NULL, NULL, count_drop, ERR));
+  FAILS(a, lomusai_register_tool(engine, NULL, 0, 0, null_in_a_callback, NULL, count_drop, ERR));
+  FAILS(a, lomusai_register_tool(engine, LIT("{\"name\":\"t2\"}"), 0xFFFFFFFF, null_in_a_callback, NULL, count_drop, ERR));
+  FAILS(a, lomusai_register_function(engine, NULL, 0, null_in_a_callback, NULL, count_drop, ERR));
+  FAILS(a, lomusai_register_provider(engine, "p", 2, null_in_a_callback, NULL, count_drop, ERR));
+  FAILS(a, lomusai_register_embedder(engine, "e", 1, 0, NULL, NULL, count_drop, ERR));
+  FAILS("utf8_invalid", lomusai_register_function(engine, "\xff", 0, null_in_a_callback, NULL, count_drop, ERR));
+  FAILS(a, lomusai_register_builtin_provider(engine, "p", NULL, 0, ERR));
+  FAILS(a, lomusai_register_agent(engine, NULL, 0, ERR));
+  FAILS(a, lomusai_unregister(engine, NULL, NULL, NULL, ERR));
+  FAILS(a, lomusai_unregister(engine, "gremlin", "x", NULL, ERR));
+  FAILS(a, lomusai_engine_call(engine, NULL, NULL, 0, NULL, ERR));
+  FAILS(a, lomusai_engine_call(engine, "dance", NULL, 0, NULL, ERR));
+  FAILS(a, lomusai_engine_command(engine, NULL, NULL, 0, ERR));
+  FAILS(a, lomusai_engine_command(engine, "r", LIT("{\"type\":\"explode\"}"), ERR));
+  FAILS(a, lomusai_engine_export_journal(engine, NULL, &text, ERR));
+  FAILS(a, lomusai_engine_digest(engine, "r", NULL, ERR));
+  FAILS(a, lomusai_engine_list_runs(engine, NULL, 0, NULL, ERR));
+  FAILS(a, lomusai_engine_pending(NULL, &text, ERR));
+  FAILS(a, lomusai_engine_delete_run(engine, NULL, NULL, ERR));
+  FAILS(a, lomusai_run_start(engine, LIT(REQUEST), NULL, NULL, ERR));
+  FAILS(a, lomusai_run_start(engine, NULL, 0, NULL, &run, ERR));
+  FAILS(a, lomusai_run_start(NULL, NULL, 0, NULL, &run, ERR));
+  FAILS(a, lomusai_run_resume(engine, NULL, NULL, 0, NULL, &run, ERR));
+  FAILS(a, lomusai_run_next(NULL, 0, &text, ERR));
+  FAILS(a, lomusai_run_next(NULL, 0, NULL, ERR));
+  FAILS(a, lomusai_run_result(NULL, 0, NULL, ERR));
+  FAILS(a, lomusai_run_cancel(NULL, 0, NULL, ERR));
+  lomusai_run_discard_events(NULL);
+  lomusai_run_close(NULL);
+  lomusai_run_free(NULL);
+  CHECK(strcmp(lomusai_run_id(NULL), "") == 0);
+  FAILS(a, lomusai_observe(engine, NULL, 0, &observer, ERR));
+  FAILS(a, lomusai_observe(engine, "r", 0, NULL, ERR));
+  FAILS(a, lomusai_observer_next(NULL, 0, &text, ERR));
+  lomusai_observer_free(NULL);
+  FAILS(a, lomusai_answer_resolve(NULL, NULL, 0, ERR));
+  FAILS(a, lomusai_answer_reply(NULL, NULL, 0, ERR));
+  FAILS(a, lomusai_answer_suspend(NULL, NULL, 0, ERR));
+  FAILS(a, lomusai_answer_reject(NULL, NULL, NULL, 0, ERR));
+  FAILS(a, lomusai_answer_reject_json(NULL, NULL, 0, ERR));
+  FAILS(a, lomusai_answer_push(NULL, NULL, 0, ERR));
+  FAILS(a, lomusai_answer_try_push(NULL, NULL, 0, ERR));
+  FAILS(a, lomusai_answer_finish(NULL, ERR));
+  FAILS(a, lomusai_answer_progress(NULL, NULL, 0, ERR));
+  FAILS(a, lomusai_answer_custom(NULL, NULL, NULL, 0, false, ERR));
+  FAILS(a, lomusai_answer_on_cancel(NULL, NULL, NULL, count_drop, ERR));
+  FAILS(a, lomusai_answer_facts(NULL, NULL, ERR));
+  CHECK(lomusai_answer_is_cancelled(NULL));
+  CHECK(lomusai_answer_slot(NULL) == NULL);
+  lomusai_answer_retain(NULL);
+  lomusai_answer_free(NULL);
+  CHECK(lomusai_error_status(NULL) == LOMUSAI_OK);
+  CHECK(strcmp(lomusai_error_code(NULL), "") == 0 && strcmp(lomusai_error_message(NULL), "") == 0);
+  CHECK(strcmp(lomusai_error_json(NULL), "null") == 0);
+  CHECK(!lomusai_error_retryable(NULL) && lomusai_error_retry_after_ms(NULL) == -1);
+  lomusai_error_free(NULL);
+  lomusai_string_free(NULL);
+  /* Nobody wants to know why. */
+  CHECK(lomusai_run_start(NULL, NULL, 0, NULL, NULL, NULL) == LOMUSAI_E_INVALID);
+  /* A struct of a version that is not ours. */
+  struct {
+    lomusai_run_options known;
+    void *unknown[8];
+  } newer;
+  memset(&newer, 0, sizeof newer);
+  newer.known.struct_size = sizeof newer;
+  OK(lomusai_run_start(engine, LIT(REQUEST), &newer.known, &run, ERR));
+  lomusai_run_discard_events(run);
+  OK(lomusai_run_result(run, 20000, NULL, ERR));
+  lomusai_run_free(run);
+  newer.known.struct_size = sizeof(size_t);
+  OK(lomusai_run_start(engine, LIT(REQUEST), &newer.known, &run, ERR));
+  lomusai_run_discard_events(run);
+  OK(lomusai_run_result(run, 20000, NULL, ERR));
+  lomusai_run_free(run);
+}
+
+static void null_everywhere(void) {
+  expected = "\"on\"";
+  repeat(CALLS_TOOL, TOOL, null_in_a_callback, NULL, run_null);
+}
+
+/* --- A reader that goes away ---------------------------------------------------------------------------------------- */
+
+static void run_abandoned(void) {
+  lomusai_run *run = NULL;
+  char *event = NULL;
+  OK(lomusai_run_start(engine, LIT(REQUEST), NULL, &run, ERR));
+  if (lomusai_run_next(run, 5000, &event, ERR) == LOMUSAI_OK) lomusai_string_free(event);
+  lomusai_run_free(run);
+}
+
+static void frees_the_run_unread(void) { repeat("[{\"says\":\"a b c d e f\"}]", NULL, NULL, NULL, run_abandoned); }
+
+static const struct {
+  const char *name;
+  void (*body)(void);
+} cases[] = {
+    {"answers_twice", answers_twice},
+    {"drops_unanswered", drops_unanswered},
+    {"answers_invalid_json", answers_invalid_json},
+    {"answers_invalid_utf8_and_nul", answers_invalid_utf8_and_nul},
+    {"rejects_with_nul_bytes", rejects_with_nul_bytes},
+    {"never_answers", never_answers},
+    {"answers_after_cancel", answers_after_cancel},
+    {"answers_after_close", answers_after_close},
+    {"answers_64_mib", answers_64_mib},
+    {"calls_back_a_thousand_deep", calls_back_a_thousand_deep},
+    {"unregisters_itself", unregisters_itself},
+    {"closes_in_a_callback", closes_in_a_callback},
+    {"frees_the_run_in_its_callback", frees_the_run_in_its_callback},
+    {"frees_the_run_unread", frees_the_run_unread},
+    {"exits_in_mid_run", exits_in_mid_run},
+    {"a_forked_child_uses_the_engine", a_forked_child_uses_the_engine},
+    {"null_everywhere", null_everywhere},
+};
+
+int main(int argc, char **argv) {
+  if (getenv("LOMUSAI_ROUNDS") != NULL) rounds = atoi(getenv("LOMUSAI_ROUNDS"));
+  if (argc == 4 && strcmp(argv[1], "--soak") == 0) {
+    soaks = true;
+    rounds = atoi(argv[3]);
+    argv += 1;
+    argc = 2;
+  }
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    bool wanted = argc < 2;
+    for (int a = 1; a < argc; a++) wanted |= strcmp(argv[a], cases[i].name) == 0;
+    if (wanted) test(cases[i].name, cases[i].body);
+  }
+  return tests_end();
+}
