@@ -107,8 +107,8 @@ def ordered(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return result + sorted(stretch, key=lambda e: effect_key(e["effect_id"]))
 
 
-def lines(events: list[dict[str, Any]]) -> str:
-    """Steps 1 to 5."""
+def canonical_events(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Steps 1 to 4."""
     runs: dict[str, str] = {}
     threads: dict[str, str] = {}
 
@@ -137,8 +137,13 @@ def lines(events: list[dict[str, Any]]) -> str:
                 reason["child"] = run(reason["child"])
         if "thread" in event:
             event["thread"] = threads.setdefault(event["thread"], f"thread:{len(threads)}")
-        written.append(canonical(event) + "\n")
-    return "".join(written)
+        written.append(event)
+    return written
+
+
+def lines(events: list[dict[str, Any]]) -> str:
+    """Steps 1 to 5."""
+    return "".join(canonical(event) + "\n" for event in canonical_events(events))
 
 
 def digest(events: list[dict[str, Any]]) -> str:
@@ -289,7 +294,7 @@ def run_vector(vector: dict[str, Any], asynchronous: bool = False) -> None:
             engine._register_tool(make_tool(item, asynchronous))
         for name, does in vector.get("functions", {}).items():
             engine.register_function(name, make_function(does, asynchronous))
-        agents = [{"name": "agent", "model": "model", **spec} for spec in [*vector.get("agents", []), vector["agent"]]]
+        agents = [{"name": "agent", "model": "model", **spec} for spec in [*vector.get("agents", []), vector.get("agent", {})]]
         for spec in agents:
             engine.register_spec(spec)
         history: list[Any] | None = None
@@ -396,7 +401,7 @@ def error_body(error: LomusaiError | None) -> dict[str, Any] | None:
 def check_journal(engine: Engine, run_id: str, expect: dict[str, Any]) -> None:
     events: list[dict[str, Any]] = engine.export(run_id)  # type: ignore[assignment]
     if "events" in expect:
-        found = ordered(events)
+        found = canonical_events(events)
         names = [f"{e['type']} {e['effect_id']}" if "effect_id" in e else e["type"] for e in found]
         if len(found) != len(expect["events"]):
             raise Failed(f"events: expected {expect['events']}, were {names}")
@@ -407,7 +412,8 @@ def check_journal(engine: Engine, run_id: str, expect: dict[str, Any]) -> None:
                 check("events", wanted, event)
     own = digest(events)
     check("the engine's digest", own, engine.digest(run_id))
-    if "digest" in expect:
+    # A question mark stands for a digest that the bare runner has yet to write.
+    if expect.get("digest", "?") != "?":
         check("digest", expect["digest"], own)
 
 
