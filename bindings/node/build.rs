@@ -1,3 +1,5 @@
+//! Lets the linker leave Node's own symbols to Node.
+
 fn main() {
     napi_build::setup();
 }

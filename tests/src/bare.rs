@@ -164,11 +164,8 @@ impl<'w> Driver<'w> {
     pub fn start(world: &'w World, request: &Request, order: Order) -> Result<Self, Error> {
         let mut driver = Self::empty(world, request, order);
         let StartRequest { agent, input, thread, context, transient, options, .. } = request.start.clone();
-        let mut start = Start::default();
-        start.input = input.into_messages();
-        start.history = driver.history();
-        start.thread = thread;
-        start.context = context.into_iter().filter(|(key, _)| !transient.contains(key)).collect();
+        let context = context.into_iter().filter(|(key, _)| !transient.contains(key)).collect();
+        let start = Start { input: input.into_messages(), history: driver.history(), thread, parent: None, context };
         driver.begin(TOP.into(), &agent, None, request.history.clone(), options, start)?;
         Ok(driver)
     }
@@ -219,13 +216,11 @@ impl<'w> Driver<'w> {
     }
 
     fn history(&self) -> Option<History> {
-        if self.request.history.is_empty() {
-            return None;
+        let history = &self.request.history;
+        if self.request.start.thread.is_some() {
+            return Some(History::Thread { upto: history.len() as u64 });
         }
-        Some(match &self.request.start.thread {
-            Some(_) => History::Thread { upto: self.request.history.len() as u64 },
-            None => History::Messages(self.request.history.clone()),
-        })
+        (!history.is_empty()).then(|| History::Messages(history.clone()))
     }
 
     // --- A turn ------------------------------------------------------------------------------------------------------
@@ -281,15 +276,15 @@ impl<'w> Driver<'w> {
 
     /// Cancels the run and, before its grace of nothing is over, its children.
     pub fn cancel(&mut self) {
-        self.cancel_run(&TOP.into());
+        self.cancel_run(&TOP.into(), None);
     }
 
-    fn cancel_run(&mut self, id: &RunId) {
+    fn cancel_run(&mut self, id: &RunId, reason: Option<String>) {
         let children: Vec<RunId> = self.runs.keys().filter(|child| self.is_child(child, id)).cloned().collect();
-        if self.command(id, Command::Cancel { grace_ms: 0, reason: None }).is_err() {
+        if self.command(id, Command::Cancel { grace_ms: 0, reason }).is_err() {
             return;
         }
-        children.iter().for_each(|child| self.cancel_run(child));
+        children.iter().for_each(|child| self.cancel_run(child, Some("the run that started it was cancelled".into())));
         self.feed(id, Input::GraceOver);
     }
 
@@ -481,11 +476,12 @@ impl<'w> Driver<'w> {
             self.tell_parent(child);
             return;
         }
-        let context = self.runs[id].context.clone();
-        let mut start = Start::default();
-        start.input = vec![Message::user(prompt)];
-        start.parent = Some(Parent::new(id.clone(), effect.effect_id.clone()));
-        start.context = context;
+        let start = Start {
+            input: vec![Message::user(prompt)],
+            parent: Some(Parent::new(id.clone(), effect.effect_id.clone())),
+            context: self.runs[id].context.clone(),
+            ..Start::default()
+        };
         let parent = Some((id.clone(), effect.effect_id.clone()));
         let begun = self.begin(child.clone(), &effect.component, parent, Vec::new(), RunOptions::default(), start);
         if let Err(error) = begun {

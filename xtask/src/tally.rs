@@ -27,7 +27,7 @@ impl AddAssign for Tally {
 /// How to read a runner's lines. Each line counts for itself; most count for nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reader {
-    /// `cargo test`: `test result: ok. 5 passed; 0 failed; 1 ignored; …`, once per binary.
+    /// `cargo test`: `test result: ok. 5 passed; 0 failed; 1 ignored; …`, once per binary; or as a program of our own.
     Libtest,
     /// pytest's last line: `== 5 passed, 1 skipped in 0.12s ==`.
     #[allow(dead_code, reason = "the Python suite reads with it")]
@@ -35,7 +35,8 @@ pub(crate) enum Reader {
     /// `node --test`, as TAP (`# pass 5`) or spec (`ℹ pass 5`).
     #[allow(dead_code, reason = "the Node suite reads with it")]
     Node,
-    /// Programs of our own: `5 passed, 0 failed` with `, 1 skipped` where it applies, alone on a line.
+    /// Programs of our own: `5 passed, 0 failed` or `5 vectors passed, 0 failed`, with `, 1 skipped` where it applies,
+    /// alone on a line.
     #[allow(dead_code, reason = "the C suite reads with it")]
     Plain,
 }
@@ -48,7 +49,7 @@ impl Reader {
         match self {
             Self::Libtest => match line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) {
                 Some((_, counts)) => counted(counts, ';', |_| false).unwrap_or_default(),
-                None => Tally::default(),
+                None => Self::Plain.read(line),
             },
             Self::Pytest => {
                 let summary = line.trim_matches('=').trim();
@@ -86,8 +87,10 @@ fn counted(text: &str, separator: char, also: impl Fn(&str) -> bool) -> Option<T
     Some(tally)
 }
 
-fn one(number: &str, word: &str) -> Option<Tally> {
+/// What `5` and `passed`, or `vectors passed`, say.
+fn one(number: &str, words: &str) -> Option<Tally> {
     let n = number.trim().parse().ok()?;
+    let word = words.rsplit(' ').next()?;
     Some(match word {
         "passed" | "pass" | "xpassed" => Tally { passed: n, ..Tally::default() },
         "failed" | "fail" | "error" | "errors" | "cancelled" => Tally { failed: n, ..Tally::default() },
@@ -123,6 +126,7 @@ mod tests {
         let text = "running 2 tests\ntest a ... ok\n\ntest result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.00s\n\
                     test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s\n";
         assert_eq!(read(Reader::Libtest, text), (8, 2, 1));
+        assert_eq!(read(Reader::Libtest, "ok      a case\n110 vectors passed, 9 failed\n"), (110, 9, 0));
     }
 
     #[test]

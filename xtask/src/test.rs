@@ -56,6 +56,21 @@ impl Report {
         Ok(())
     }
 
+    /// A program that must end well and print each of these.
+    pub(crate) fn prints(&mut self, what: &str, mut command: Command, expected: &[&str]) -> Result<(), String> {
+        let output = command.output().map_err(|e| format!("{what}: {e}"))?;
+        let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let missing: Vec<&&str> = expected.iter().filter(|text| !said.contains(**text)).collect();
+        if output.status.success() && missing.is_empty() {
+            println!("ok: {what}");
+            self.pass();
+        } else {
+            println!("{said}{complained}");
+            self.fail(format!("{what}: {}, and did not print {missing:?}", output.status));
+        }
+        Ok(())
+    }
+
     /// One thing is as it should be.
     pub(crate) fn pass(&mut self) {
         self.tally += Tally::PASSED;

@@ -32,7 +32,7 @@
 //! | `sqlite` | yes | [`stores::sqlite`]: runs that outlive their process, in one file |
 //! | `compatible` | yes | [`llm::compatible`]: models behind any OpenAI-compatible endpoint |
 
-pub use lomusai_core::{Error, Result};
+pub use lomusai_core::{BoxFuture, Error, Result};
 pub use lomusai_runtime::{
     ComponentKind, Engine, EngineBuilder, EngineConfig, Next, Observer, Run, RunResult, StartReport,
 };

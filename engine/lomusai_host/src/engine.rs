@@ -267,8 +267,16 @@ impl HostEngine {
     /// # Errors
     /// `run_unknown`.
     pub fn observe(self: &Arc<Self>, run_id: &str, seq: u64) -> Result<HostObserver> {
-        let (engine, run_id) = (self.engine()?.clone(), RunId::new(run_id));
-        let observer = self.wait(async move { engine.observe(&run_id, seq).await })??;
+        let (this, run_id) = (self.clone(), run_id.to_owned());
+        self.wait(async move { this.observe_async(&run_id, seq).await })?
+    }
+
+    /// As [`observe`](Self::observe), as a task.
+    ///
+    /// # Errors
+    /// `run_unknown`.
+    pub async fn observe_async(self: &Arc<Self>, run_id: &str, seq: u64) -> Result<HostObserver> {
+        let observer = self.engine()?.observe(&RunId::new(run_id), seq).await?;
         Ok(HostObserver { engine: self.clone(), observer: Arc::new(tokio::sync::Mutex::new(observer)) })
     }
 
@@ -305,6 +313,12 @@ impl HostEngine {
     pub fn wait<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Result<T> {
         let engine = self.engine()?;
         pool::while_waiting(|| engine.block_on(future))
+    }
+
+    /// Runs work of the binding itself on a thread of the host pool, where it may block. `what` names it, should it not return when
+    /// the engine closes. Dropped unrun when the engine closes before its turn.
+    pub fn on_pool(&self, what: String, job: impl FnOnce() + Send + 'static) {
+        self.pool.run(what, Box::new(job));
     }
 
     /// Closes the engine: runs that have a reader are cancelled, detached ones of a durable store are left for the next `start`.
@@ -348,11 +362,11 @@ fn open_store(options: &Options) -> Result<Arc<dyn Store>> {
     let Some(path) = &options.path else {
         return Ok(Arc::new(options.keep_finished.map_or_else(MemoryStore::new, MemoryStore::keeping)));
     };
-    let mut settings = SqliteOptions::default();
-    settings.sync = match options.sync {
+    let sync = match options.sync {
         SyncMode::Normal => Sync::Normal,
         SyncMode::Full => Sync::Full,
     };
+    let mut settings = SqliteOptions { sync, ..Default::default() };
     if let Some(ms) = options.busy_ms {
         settings.busy_timeout = Duration::from_millis(ms);
     }

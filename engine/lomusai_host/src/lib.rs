@@ -1,6 +1,6 @@
 //! The kit under every binding: an engine whose commands and events are JSON text, and handles for the host's answers.
 //!
-//! A binding implements [`Handler`] with its language's callables and maps [`Error`](lomusai_core::Error)s; whatever two bindings would repeat is here.
+//! A binding implements [`Handler`] with its language's callables and maps [`Error`]s; whatever two bindings would repeat is here.
 
 mod adapters;
 mod answer;

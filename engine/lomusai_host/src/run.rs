@@ -168,6 +168,16 @@ pub struct HostObserver {
 }
 
 impl HostObserver {
+    /// Whether this process is a fork of the one that made it, in which its locks may be held for ever.
+    pub fn is_forked(&self) -> bool {
+        self.engine.check_process().is_err()
+    }
+
+    /// The engine the run is known to.
+    pub fn engine(&self) -> &Arc<HostEngine> {
+        &self.engine
+    }
+
     /// The next event; `None` when there will be no more for now. Dropping the future may lose nothing but its turn.
     pub async fn next_async(&self) -> Option<String> {
         self.observer.lock().await.next().await.map(|event| write(&*event))

@@ -125,6 +125,10 @@ impl Driver {
                 // Every handle keeps the sender: the engine itself is gone.
                 Woken::Message(None) => return Err(engine_closed()),
                 Woken::Ended(input) => {
+                    // What a component said before it answered comes before its answer.
+                    while let Ok(message) = self.inbox.try_recv() {
+                        self.message(message).await?;
+                    }
                     self.remember_host_error(&input);
                     self.turn(input).await?;
                 }
@@ -252,6 +256,11 @@ impl Driver {
         let done = self.commit(decision).await;
         let _ = reply.send(done.clone());
         done?;
+        if grace == Some(0) {
+            // At once, before anybody is told: what a component says to being cancelled is not a result that came in time.
+            self.work.grace = None;
+            self.turn(Input::GraceOver).await?;
+        }
         if grace.is_some() {
             self.work.tokens.values().for_each(CancelToken::cancel);
         }

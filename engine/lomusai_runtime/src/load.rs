@@ -56,7 +56,7 @@ impl Inner {
         let info = self.store.run(&run_id).await?.unwrap_or(info);
         let events = self.journal(&run_id).await?;
         let started = Started::of(&events, &run_id)?;
-        let spec = self.stored_spec(&started.spec).await?;
+        let spec = self.stored_spec(started.spec).await?;
         let plan = self.registry.plan_for_stored(spec, &started.spec.hash)?;
         let history = self.history(started.history, started.thread).await?;
         let saved = history.len();

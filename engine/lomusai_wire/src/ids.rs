@@ -83,7 +83,7 @@ id! {
 }
 
 impl EffectId {
-    /// Orders two ids token by token, numbers by value, numbers before words: the order of the canonical journal.
+    /// Orders two ids token by token, numbers by value, numbers before words.
     pub fn canonical_cmp(&self, other: &Self) -> Ordering {
         let mut left = self.as_str().split('.');
         let mut right = other.as_str().split('.');

@@ -4,6 +4,7 @@
 
 mod errors;
 mod events;
+mod header;
 
 use std::fs;
 use std::path::Path;
@@ -29,6 +30,7 @@ pub(crate) fn run(shell: &Shell, arguments: &[&str]) -> Result<(), String> {
     let mut files = Vec::new();
     files.extend(errors::generate(&read(&tables.join("errors.toml"))?)?);
     files.extend(events::generate(&read(&tables.join("events.toml"))?)?);
+    files.push(header::generate(root)?);
     let mut stale = Vec::new();
     for mut file in files {
         if file.path.ends_with(".rs") {

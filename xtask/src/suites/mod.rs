@@ -1,5 +1,6 @@
 //! The suites of `cargo xtask test`, in the order they run. One file per language; what needs least time comes first.
 
+mod examples;
 mod rust;
 
 use crate::test::Suite;
@@ -10,4 +11,5 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "clippy", language: "rust", run: rust::clippy },
     Suite { name: "docs", language: "rust", run: rust::docs },
     Suite { name: "rust", language: "rust", run: rust::tests },
+    Suite { name: "examples", language: "rust", run: examples::rust },
 ];

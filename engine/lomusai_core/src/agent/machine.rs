@@ -955,6 +955,10 @@ impl AgentMachine {
 
     /// Moves on where nothing has to be asked or said first.
     fn settle(&mut self) {
+        // A run that ends stays where it is: it asks for no further step, so it counts none.
+        if self.state.failure.is_some() || self.state.cancelling {
+            return;
+        }
         let done = self.chain_item().is_none() && self.state.abort.is_none();
         match self.state.phase {
             Phase::Preparing if done => next_step(&mut self.state),

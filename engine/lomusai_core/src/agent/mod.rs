@@ -23,6 +23,8 @@ mod effect;
 mod machine;
 mod plan;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use effect::{ChildOutcome, Effect, EffectInput, ModelOutcome};
 pub use machine::{AgentMachine, Decision, Input, Start};

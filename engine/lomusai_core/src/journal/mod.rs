@@ -1,7 +1,7 @@
 //! A journal's canonical form and digest: the same run gives the same bytes in every language.
 //!
 //! 1. Durable events only, in the order of `seq`.
-//! 2. Each maximal run of neighbouring events that belong to effects is sorted by [`EffectId::canonical_cmp`]; events of one effect keep their order. So parallel calls read the same whichever answered first.
+//! 2. Each longest stretch of neighbouring effect events that serve calls of one step is sorted by call; events of one call keep their order. So parallel calls read the same whichever answered first, and what must come first still shows.
 //! 3. Left out of each event: `seq`, `sub`, `at_ms`, `retry_at_ms`; from errors `host`, `retry_after_ms`, and `message` and `details` where the code is one a host words itself ([`HOST_WORDED`]).
 //! 4. `run_id` (anywhere at the top of an event), `parent.run_id` and `child` become `run:N`, `thread` becomes `thread:N`, by first appearance.
 //! 5. Each event as RFC 8785 JSON and a newline; SHA-256 over one version byte and all of it. The digest is written as the version byte and the hash in hex.
@@ -43,15 +43,19 @@ pub fn digest(events: &[Event]) -> String {
 /// The canonical lines of a journal.
 pub fn canonical(events: &[Event]) -> Vec<String> {
     let mut durable: Vec<&Event> = events.iter().filter(|event| event.is_durable()).collect();
-    for block in durable.chunk_by_mut(|a, b| a.body.effect_id().is_some() && b.body.effect_id().is_some()) {
-        block.sort_by(|a, b| match (a.body.effect_id(), b.body.effect_id()) {
-            (Some(a), Some(b)) => a.canonical_cmp(b),
-            // A block of one: there is nothing to compare.
-            _ => std::cmp::Ordering::Equal,
-        });
+    let step = |event: &Event| call_of(event).map(|(step, _)| step);
+    for block in durable.chunk_by_mut(|a, b| step(a).is_some() && step(a) == step(b)) {
+        block.sort_by_key(|event| call_of(event));
     }
     let mut names = Names::default();
     durable.into_iter().map(|event| line(event, &mut names)).collect()
+}
+
+/// The step and the place in it of the call that an effect serves: the numbers an effect's id such as `2.0.after` begins with.
+/// Only calls run side by side; everything else has one order.
+fn call_of(event: &Event) -> Option<(u64, u64)> {
+    let mut tokens = event.body.effect_id()?.as_str().split('.').map(str::parse);
+    Some((tokens.next()?.ok()?, tokens.next()?.ok()?))
 }
 
 /// Ordinals in place of identities, by first appearance.

@@ -35,8 +35,8 @@ fn file(source: Source, media_type: &str) -> Part {
 fn settings_tools_and_output_are_written() {
     let mut asked = request(vec![Message::system("be brief"), Message::user("hi")]);
     asked.model = "m".into();
-    // Neither sorted nor compact: property order steers models.
-    let schema = r#"{"type": "object", "properties": {"z": {}, "a": {}}}"#;
+    // Not sorted: property order steers models.
+    let schema = r#"{"type":"object","properties":{"z":{},"a":{}}}"#;
     asked.tools = vec![ModelTool::new("f", "does f", RawJson::parse(schema).unwrap())];
     asked.tool_choice = ToolChoice::Tool("f".into());
     asked.output = Some(OutputSpec::new(RawJson::parse(schema).unwrap()));

@@ -1,0 +1,28 @@
+// Lomusai for Node: see README.md.
+'use strict';
+
+const { Agent } = require('./lib/agent');
+const { Answer } = require('./lib/call');
+const { Engine } = require('./lib/engine');
+const errors = require('./lib/errors');
+const { LlmProvider, compatible, scriptedModel } = require('./lib/provider');
+const { Result, RunStream } = require('./lib/run');
+const { Tool, reply, tool } = require('./lib/tool');
+
+const { KINDS, CODES, ...classes } = errors;
+
+module.exports = {
+  Agent,
+  Answer,
+  Engine,
+  LlmProvider,
+  Result,
+  RunStream,
+  Tool,
+  compatible,
+  reply,
+  scriptedModel,
+  tool,
+  ...classes,
+  version: require('./package.json').version,
+};

@@ -1,0 +1,329 @@
+// The engine: components by name, runs, threads.
+'use strict';
+
+const { functionCallable, providerCallable } = require('./call');
+const { InvalidError } = require('./errors');
+const { encode, snake } = require('./json');
+const { enter, keepContext, native, port, sync, wait } = require('./native');
+const { BuiltinProvider, isProvider } = require('./provider');
+const { Result, RunStream, observe } = require('./run');
+const { Tool } = require('./tool');
+
+/**
+ * Runs agents. Without a `path`, runs are kept in memory. Opening runs nothing; `start()`, once everything is registered, goes on with
+ * the runs that another process left.
+ */
+class Engine {
+  #native;
+  #id;
+  /** The callables by number. The native engine knows only the numbers, so that it does not keep JavaScript's objects alive. */
+  #callables = [];
+  #components = new Map();
+  #onLog;
+
+  constructor({ onLog, ...options } = {}) {
+    this.#onLog = onLog;
+    this.#id = enter(this);
+    this.#native = sync(() => new native.Engine(port, this.#id, encode(snake(options), "the engine's options")));
+    if (onLog) sync(() => this.#native.log());
+  }
+
+  // --- Components ------------------------------------------------------------------------------------------------------
+
+  /** Registers agents, tools, and providers that have a name. An agent brings its own tools, functions and sub-agents along. */
+  register(...components) {
+    for (const component of components.flat()) {
+      if (component instanceof Tool) this.#tool(component);
+      else if (typeof component?.registerOn === 'function') component.registerOn(this, this.#registrar);
+      else if (isProvider(component) && component.name !== undefined) this.registerProvider(component.name, component);
+      else throw argument('only agents, tools and providers with a name can be registered: see also registerProvider()');
+    }
+    return this;
+  }
+
+  registerTool(tool) {
+    this.#tool(tool);
+    return this;
+  }
+
+  /** Registers a provider: an `LlmProvider`, any object with `stream(request, ctx)`, or one that comes with the engine. */
+  registerProvider(name, provider) {
+    this.#once('provider', name, provider, () => {
+      if (provider instanceof BuiltinProvider) {
+        this.#native.registerBuiltinProvider(String(name), encode(provider.config, `the settings of provider ${name}`));
+      } else if (isProvider(provider)) {
+        this.#native.registerProvider(String(name), this.#callable(providerCallable(provider)));
+      } else {
+        throw argument(`provider \`${name}\` must have a method \`stream(request, ctx)\``);
+      }
+    });
+    return this;
+  }
+
+  /** Registers a function that specs can name. */
+  registerFunction(name, fn) {
+    if (typeof fn !== 'function') throw argument(`function \`${name}\` must be a function`);
+    this.#once('function', name, fn, () =>
+      this.#native.registerFunction(String(name), this.#callable(functionCallable(fn))),
+    );
+    return this;
+  }
+
+  /** Registers an embedder: `embed(texts)` answers one list of `dimensions` numbers per text. */
+  registerEmbedder(name, dimensions, embed) {
+    const answer = functionCallable(({ texts }, context) => embed(texts, context));
+    this.#once('embedder', name, embed, () =>
+      this.#native.registerEmbedder(String(name), dimensions, this.#callable(answer)),
+    );
+    return this;
+  }
+
+  /** Registers an agent by its spec, as the engine takes it. */
+  registerSpec(spec) {
+    this.#once('agent', spec?.name, spec, () => this.#native.registerAgent(encode(spec, "the agent's spec")));
+    return this;
+  }
+
+  /** Takes a component away. `false` if there was none. */
+  unregister(kind, name) {
+    this.#components.delete(`${kind} ${name}`);
+    return sync(() => this.#native.unregister(String(kind), String(name)));
+  }
+
+  #tool(tool) {
+    if (!(tool instanceof Tool)) throw argument('a tool is made by tool({ name, inputSchema, execute })');
+    const added = [];
+    try {
+      for (const [name, callable] of tool.functions) {
+        if (this.#once('function', name, tool, () => this.#native.registerFunction(name, this.#callable(callable)))) {
+          added.push(['function', name]);
+        }
+      }
+      const spec = encode(tool.spec, `the spec of tool ${tool.name}`);
+      if (this.#once('tool', tool.name, tool, () => this.#native.registerTool(spec, this.#callable(tool.callable)))) {
+        added.push(['tool', tool.name]);
+      }
+    } catch (error) {
+      this.#takeBack(added);
+      throw error;
+    }
+    return added;
+  }
+
+  /** What an agent registers its parts with: it remembers them, so that a refused agent leaves nothing behind. */
+  #registrar = (register) => {
+    const added = [];
+    try {
+      register({
+        tool: (tool) => added.push(...this.#tool(tool)),
+        provider: (name, provider) => this.registerProvider(name, provider),
+        function: (name, fn) => {
+          this.registerFunction(name, fn);
+          added.push(['function', name]);
+        },
+        agent: (spec, agent) =>
+          this.#once('agent', spec.name, agent, () => this.#native.registerAgent(encode(spec, "the agent's spec"))),
+      });
+    } catch (error) {
+      this.#takeBack(added);
+      throw error;
+    }
+  };
+
+  #takeBack(added) {
+    for (const [kind, name] of added) this.unregister(kind, name);
+  }
+
+  /** Registering the very same thing again is fine: agents share tools. `false` if it was there. */
+  #once(kind, name, component, register) {
+    const key = `${kind} ${name}`;
+    if (component !== undefined && this.#components.get(key) === component) return false;
+    sync(register);
+    this.#components.set(key, component);
+    return true;
+  }
+
+  /** Whether this very thing is registered. */
+  has(kind, name, component) {
+    return this.#components.get(`${kind} ${name}`) === component;
+  }
+
+  #callable(callable) {
+    return this.#callables.push(callable) - 1;
+  }
+
+  /** For the engine's side of the thread. @internal */
+  callable(number) {
+    return this.#callables[number];
+  }
+
+  /** For the engine's side of the thread. @internal */
+  logged(level, target, message) {
+    this.#onLog?.({ level, target, message });
+  }
+
+  // --- Runs --------------------------------------------------------------------------------------------------------------
+
+  /** Begins a run and gives its events. `request` is a start request as the engine takes it. */
+  run(request, options = {}) {
+    return new RunStream(this, this.#begin(request, options), { ...options, detached: request.detached });
+  }
+
+  /** Begins a run and gives what it came to. No event is made for JavaScript. */
+  generate(request, options = {}) {
+    return RunStream.resultOf(this, this.#begin(request, options), options);
+  }
+
+  #begin(request, { signal }) {
+    signal?.throwIfAborted();
+    const text = encode(request, 'the request');
+    return sync(() => this.#native.run(text, keepContext()));
+  }
+
+  /** Goes on with runs that another process left. Register everything first. */
+  start() {
+    return this.#ask('start');
+  }
+
+  /** Runs, newest first; `{ status, agent, thread, parent, limit, offset }` narrows. */
+  runs(filter = {}) {
+    return this.#ask('runs', { ...filter, status: typeof filter.status === 'string' ? [filter.status] : filter.status });
+  }
+
+  /** The line about a run. */
+  runInfo(runId) {
+    return this.#ask('run', { run_id: runId });
+  }
+
+  /** Runs that wait for a command. */
+  pending() {
+    return this.#ask('pending');
+  }
+
+  /** What a run came to, or where it waits; waits while it is at work here. A run that failed has its error as `error`. */
+  async result(runId) {
+    return new Result(await this.#ask('result', { run_id: runId }), this);
+  }
+
+  /** A run's journal. */
+  export(runId) {
+    return this.#ask('export', { run_id: runId });
+  }
+
+  /** The digest of a run's journal. */
+  digest(runId) {
+    return this.#ask('digest', { run_id: runId });
+  }
+
+  /** The digest of a journal that was exported. */
+  digestOf(events) {
+    return this.#ask('digest_of', { events });
+  }
+
+  deleteRun(runId) {
+    return this.#ask('delete_run', { run_id: runId });
+  }
+
+  /** Sends a command to a run, wherever it stands; done once it is recorded. The run goes on without a reader. */
+  async send(runId, command) {
+    await this.#ask('command', { run_id: runId, command });
+  }
+
+  /** Sends a command to a suspended run and gives its events from there. */
+  stream(runId, command, options = {}) {
+    const text = encode(command, 'the command');
+    options.signal?.throwIfAborted();
+    const run = wait((ticket) => this.#native.resume(ticket, String(runId), text, keepContext()), this);
+    return new RunStream(this, run, { ...options, detached: true, runId });
+  }
+
+  /** Runs the tool that waits for approval, and gives what the run came to. */
+  async approve(runId, { effectId, ...options } = {}) {
+    return this.stream(runId, { type: 'approve', effect_id: effectId }, options).result;
+  }
+
+  /** Tells the model that the tool may not run, and gives what the run came to. */
+  async decline(runId, { effectId, reason, ...options } = {}) {
+    return this.stream(runId, { type: 'decline', effect_id: effectId, reason }, options).result;
+  }
+
+  /** Gives a suspended tool what it waits for, and gives what the run came to. */
+  async resume(runId, data, { effectId, ...options } = {}) {
+    return this.stream(runId, { type: 'resume', effect_id: effectId, data }, options).result;
+  }
+
+  /** Gives the result of a client tool, and gives what the run came to. */
+  async toolResult(runId, output, { effectId, isError, ...options } = {}) {
+    return this.stream(runId, { type: 'tool_result', effect_id: effectId, output, is_error: isError }, options).result;
+  }
+
+  /** Asks for a run to be cancelled; done once that is recorded. */
+  cancel(runId, { graceMs, reason } = {}) {
+    return this.send(runId, { type: 'cancel', grace_ms: graceMs, reason });
+  }
+
+  /** A run's events after `after`, those of the past first, beside its primary reader. */
+  observe(runId, { after = 0 } = {}) {
+    return observe(this.#native, runId, after);
+  }
+
+  // --- Threads -----------------------------------------------------------------------------------------------------------
+
+  thread(thread) {
+    return this.#ask('thread', { thread });
+  }
+
+  threads({ resource, offset, limit } = {}) {
+    return this.#ask('threads', { resource, offset, limit });
+  }
+
+  /** The messages of a conversation. */
+  messages(thread) {
+    return this.#ask('messages', { thread });
+  }
+
+  deleteThread(thread) {
+    return this.#ask('delete_thread', { thread });
+  }
+
+  /** One vector per text. */
+  embed(embedder, texts) {
+    return this.#ask('embed', { embedder, texts });
+  }
+
+  // --- Ends --------------------------------------------------------------------------------------------------------------
+
+  /**
+   * Closes the engine: runs that have a reader are cancelled, detached ones of a durable store are left for the next `start()`. Doing it
+   * twice is fine.
+   */
+  async close({ timeoutMs } = {}) {
+    await wait((ticket) => this.#native.close(ticket, timeoutMs), this);
+  }
+
+  get closed() {
+    return this.#native.closed;
+  }
+
+  async #ask(operation, params = {}) {
+    const text = encode(params, `the parameters of ${operation}`);
+    const answer = await wait((ticket) => this.#native.call(ticket, operation, text), this);
+    return JSON.parse(answer);
+  }
+}
+
+if (Symbol.asyncDispose) {
+  Object.defineProperty(Engine.prototype, Symbol.asyncDispose, {
+    value() {
+      return this.close();
+    },
+    configurable: true,
+    writable: true,
+  });
+}
+
+function argument(message) {
+  return new InvalidError({ kind: 'invalid', code: 'argument_invalid', message });
+}
+
+module.exports = { Engine };

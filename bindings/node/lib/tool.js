@@ -1,0 +1,137 @@
+// Tools: a description for the model and a function of yours.
+'use strict';
+
+const { Answer, ToolContext, ToolReply, fail, functionCallable, outcome, settle, suspension } = require('./call');
+const { encode } = require('./json');
+const { toJsonSchema, validate } = require('./schema');
+
+/** A function that models may call. Made by {@link tool}. */
+class Tool {
+  constructor(options) {
+    const { name, description, inputSchema, outputSchema, suspendSchema, resumeSchema, ...rest } = options;
+    const { execute, onCall, requireApproval, maySuspend, timeoutMs, ...unknown } = rest;
+    this.name = name;
+    this.description = description;
+    this.inputSchema = inputSchema;
+    this.outputSchema = outputSchema;
+    this.suspendSchema = suspendSchema;
+    this.resumeSchema = resumeSchema;
+    this.execute = execute;
+    this.onCall = onCall;
+    this.requireApproval = requireApproval;
+    const what = (schema) => `the ${schema} of tool \`${name}\``;
+    /** The spec as the engine takes it. */
+    this.spec = {
+      name,
+      description,
+      input_schema: toJsonSchema(inputSchema, what('inputSchema')),
+      output_schema: toJsonSchema(outputSchema, what('outputSchema')),
+      resume_schema: toJsonSchema(resumeSchema, what('resumeSchema')),
+      approval: typeof requireApproval === 'function' ? { function: `${name}.approval` } : requireApproval ? 'always' : undefined,
+      may_suspend: (maySuspend ?? (suspendSchema !== undefined || resumeSchema !== undefined)) || undefined,
+      client: (execute === undefined && onCall === undefined) || undefined,
+      timeout_ms: timeoutMs,
+      // Told by the engine, by name.
+      ...unknown,
+    };
+  }
+
+  /** The tool as the engine calls it. */
+  get callable() {
+    return this.onCall ? answeredLater(this) : answered(this);
+  }
+
+  /** The functions that the spec names. */
+  get functions() {
+    if (typeof this.requireApproval !== 'function') return [];
+    const rule = async ({ arguments: input }, context) =>
+      Boolean(await this.requireApproval(typeof input === 'string' ? JSON.parse(input) : input, context));
+    return [[`${this.name}.approval`, functionCallable(rule)]];
+  }
+}
+
+function answered(tool) {
+  return (input, facts, answer) => {
+    const context = new ToolContext(answer, facts, input);
+    const failed = (error) => fail(context, error, error?.[notFitting] ? 'arguments_invalid' : undefined);
+    outcome(
+      () => then(prepare(tool, input, context), (args) => tool.execute(args, context)),
+      (value) => {
+        const suspended = context[suspension];
+        if (suspended) outcome(() => payloadOf(tool, suspended.payload), (payload) => suspend(context, payload), failed);
+        else settle(context, (answer) => give(answer, value), 'tool_result_invalid');
+      },
+      failed,
+    );
+  };
+}
+
+function answeredLater(tool) {
+  return (input, facts, answer) => {
+    const handle = new Answer(answer, facts, input);
+    // What it returns is not the answer; what it throws is.
+    outcome(
+      () => tool.onCall(JSON.parse(input), handle),
+      () => {},
+      (error) => fail(handle, error),
+    );
+  };
+}
+
+const notFitting = Symbol('notFitting');
+
+/** The arguments and what resumed the tool, as their schemas make them. */
+function prepare(tool, input, context) {
+  const marked = (error) => {
+    error[notFitting] = true;
+    throw error;
+  };
+  const check = (schema, value, what) => {
+    try {
+      const checked = validate(schema, value, 'arguments_invalid', what);
+      return typeof checked?.then === 'function' ? checked.then(undefined, marked) : checked;
+    } catch (error) {
+      return marked(error);
+    }
+  };
+  const args = check(tool.inputSchema, JSON.parse(input), `the arguments of \`${tool.name}\``);
+  if (context.resumeData === undefined) return args;
+  return then(check(tool.resumeSchema, context.resumeData, `the data that resumed \`${tool.name}\``), (data) => {
+    ToolContext.setResumeData(context, data);
+    return args;
+  });
+}
+
+function payloadOf(tool, payload) {
+  return validate(tool.suspendSchema, payload, 'tool_result_invalid', `the payload of \`${tool.name}\``);
+}
+
+function suspend(context, payload) {
+  settle(context, (answer) => answer.suspend(encode(payload, 'the payload')), 'tool_result_invalid');
+}
+
+function give(answer, value) {
+  if (value instanceof ToolReply) {
+    answer.reply(encode({ output: value.output ?? null, content: value.content }, 'the result'));
+  } else {
+    answer.resolve(encode(value, 'the result'));
+  }
+}
+
+function then(value, next) {
+  return typeof value?.then === 'function' ? value.then(next) : next(value);
+}
+
+/**
+ * Describes a tool. Without `execute` it is a client tool: the run suspends, and whoever started it gives the result.
+ */
+function tool(options) {
+  return new Tool(options);
+}
+
+/** A tool's result with images or files beside it. */
+function reply(output, content) {
+  return new ToolReply({ output, content });
+}
+
+module.exports = { Tool, tool, reply };

@@ -1,0 +1,559 @@
+/* Runs the conformance vectors through the C ABI; tests/conformance/README.md says how. The digest is the engine's own. */
+#include <lomusai.h>
+
+#include <dirent.h>
+#include <errno.h>
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#define PARSE (JSON_DECODE_ANY | JSON_ALLOW_NUL)
+#define WRITE (JSON_COMPACT | JSON_ENCODE_ANY)
+
+static char faults[16384];
+
+static void fault(const char *format, ...) {
+  size_t used = strlen(faults);
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(faults + used, sizeof faults - used, format, arguments);
+  va_end(arguments);
+  used = strlen(faults);
+  snprintf(faults + used, sizeof faults - used, "\n");
+}
+
+static json_t *parse(const char *text, size_t len) {
+  json_error_t error;
+  json_t *value = json_loadb(text, len, PARSE, &error);
+  /* Integers beyond 64 bits: near enough for comparing. */
+  if (value == NULL) value = json_loadb(text, len, JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &error);
+  return value;
+}
+
+static char *dump(json_t *value) { return value ? json_dumps(value, WRITE) : strdup("null"); }
+
+/* --- Matching ------------------------------------------------------------------------------------------------------ */
+
+static bool matches(json_t *expected, json_t *found) {
+  if (expected == NULL || json_is_null(expected)) return found == NULL || json_is_null(found);
+  if (found == NULL) return false;
+  if (json_is_object(expected)) {
+    const char *key;
+    json_t *value;
+    if (!json_is_object(found)) return false;
+    json_object_foreach(expected, key, value) {
+      if (!matches(value, json_object_get(found, key))) return false;
+    }
+    return true;
+  }
+  if (json_is_array(expected)) {
+    if (!json_is_array(found) || json_array_size(expected) != json_array_size(found)) return false;
+    for (size_t i = 0; i < json_array_size(expected); i++)
+      if (!matches(json_array_get(expected, i), json_array_get(found, i))) return false;
+    return true;
+  }
+  if (json_is_number(expected) && json_is_number(found)) return json_number_value(expected) == json_number_value(found);
+  return json_equal(expected, found);
+}
+
+static void compare(json_t *expected, json_t *found, const char *what) {
+  if (expected == NULL || matches(expected, found)) return;
+  char *a = dump(expected), *b = dump(found);
+  fault("%s: expected %.1500s, was %.1500s", what, a, b);
+  free(a);
+  free(b);
+}
+
+static json_t *at(json_t *value, const char *pointer) {
+  while (value != NULL && *pointer == '/') {
+    char token[256];
+    size_t n = 0;
+    for (pointer++; *pointer != 0 && *pointer != '/' && n + 1 < sizeof token; pointer++) {
+      char c = *pointer;
+      if (c == '~') c = *++pointer == '1' ? '/' : '~';
+      token[n++] = c;
+    }
+    token[n] = 0;
+    value = json_is_array(value) ? json_array_get(value, (size_t)atol(token)) : json_object_get(value, token);
+  }
+  return value;
+}
+
+/* --- Behaviours ---------------------------------------------------------------------------------------------------- */
+
+struct behaviour {
+  json_t *does;
+  bool tool;
+};
+
+static void drop_behaviour(void *userdata) {
+  struct behaviour *behaviour = userdata;
+  free(behaviour);
+}
+
+static json_t *chosen(json_t *does, json_t *input, json_t *resume) {
+  json_t *by = json_object_get(does, "by");
+  if (by != NULL) {
+    json_t *found = at(input, json_string_value(by));
+    char *key = json_is_string(found) ? strdup(json_string_value(found)) : dump(found);
+    json_t *next = json_object_get(json_object_get(does, "is"), key);
+    free(key);
+    if (next == NULL) next = json_object_get(does, "else");
+    return next == NULL ? NULL : chosen(next, input, resume);
+  }
+  if (json_object_get(does, "suspends") != NULL && resume != NULL) {
+    json_t *until = json_object_get(does, "until");
+    if (until == NULL || matches(until, resume)) {
+      static json_t *resumes;
+      if (resumes == NULL) resumes = json_pack("{s:b}", "resume", 1);
+      json_t *then = json_object_get(does, "then");
+      return then == NULL ? resumes : chosen(then, input, resume);
+    }
+  }
+  return does;
+}
+
+static void cancelled(void *userdata) { lomusai_answer_free(userdata); }
+
+static void answer_text(struct behaviour *behaviour, json_t *does, lomusai_answer *answer, const char *text) {
+  json_t *content = json_object_get(does, "content");
+  if (behaviour->tool && content != NULL) {
+    char *parts = dump(content);
+    size_t size = strlen(text) + strlen(parts) + 64;
+    char *reply = malloc(size);
+    int len = snprintf(reply, size, "{\"output\":%s,\"content\":%s}", text, parts);
+    lomusai_answer_reply(answer, reply, (size_t)len, NULL);
+    free(reply);
+    free(parts);
+  } else {
+    lomusai_answer_resolve(answer, text, strlen(text), NULL);
+  }
+}
+
+static void call(void *userdata, lomusai_str text, lomusai_answer *answer) {
+  struct behaviour *behaviour = userdata;
+  char *facts_text = NULL;
+  lomusai_answer_facts(answer, &facts_text, NULL);
+  json_t *facts = parse(facts_text, strlen(facts_text));
+  lomusai_string_free(facts_text);
+  json_t *input = parse(text.ptr, text.len);
+  json_t *resume = json_object_get(facts, "resume");
+  json_t *does = chosen(behaviour->does, input, resume);
+  json_t *item, *value;
+  size_t i;
+  json_array_foreach(json_object_get(does, "progress"), i, item) {
+    char *data = dump(item);
+    lomusai_answer_progress(answer, data, strlen(data), NULL);
+    free(data);
+  }
+  json_array_foreach(json_object_get(does, "custom"), i, item) {
+    char *data = dump(json_object_get(item, "data"));
+    lomusai_answer_custom(answer, json_string_value(json_object_get(item, "name")), data, strlen(data), true, NULL);
+    free(data);
+  }
+  char *reply = NULL;
+  if ((value = json_object_get(does, "echo")) != NULL) {
+    reply = dump(at(input, json_string_value(value)));
+  } else if (json_object_get(does, "adds") != NULL) {
+    reply = malloc(32);
+    snprintf(reply, 32, "%lld",
+             (long long)(json_integer_value(json_object_get(input, "a")) + json_integer_value(json_object_get(input, "b"))));
+  } else if (json_object_get(does, "upper") != NULL) {
+    const char *of = json_string_value(json_object_get(input, "text"));
+    char *upper = strdup(of ? of : "");
+    for (char *c = upper; *c; c++)
+      if (*c >= 'a' && *c <= 'z') *c = (char)(*c - 32);
+    json_t *object = json_pack("{s:s}", "text", upper);
+    reply = dump(object);
+    json_decref(object);
+    free(upper);
+  } else if ((value = json_object_get(does, "integer")) != NULL) {
+    /* Where neither int64_t nor uint64_t holds it, the text. */
+    const char *digits = json_string_value(value);
+    errno = 0;
+    if (*digits == '-')
+      (void)strtoll(digits, NULL, 10);
+    else
+      (void)strtoull(digits, NULL, 10);
+    reply = errno == 0 ? strdup(digits) : dump(value);
+  } else if ((value = json_object_get(does, "fails")) != NULL) {
+    const char *message = json_string_value(value);
+    lomusai_answer_reject(answer, NULL, message, strlen(message), NULL);
+  } else if ((value = json_object_get(does, "context")) != NULL) {
+    reply = dump(json_object_get(json_object_get(facts, "context"), json_string_value(value)));
+  } else if (json_object_get(does, "attempt") != NULL) {
+    reply = dump(json_object_get(facts, "attempt"));
+  } else if (json_object_get(does, "resume") != NULL) {
+    reply = dump(resume);
+  } else if (json_object_get(does, "hangs") != NULL) {
+    /* Holds the handle until it is told that nobody waits. */
+    lomusai_answer_retain(answer);
+    lomusai_answer_on_cancel(answer, cancelled, answer, NULL, NULL);
+  } else if ((value = json_object_get(does, "suspends")) != NULL) {
+    char *payload = dump(value);
+    lomusai_answer_suspend(answer, payload, strlen(payload), NULL);
+    free(payload);
+  } else {
+    reply = dump(json_object_get(does, "returns"));
+  }
+  if (reply != NULL) answer_text(behaviour, does, answer, reply);
+  free(reply);
+  json_decref(input);
+  json_decref(facts);
+  lomusai_answer_free(answer);
+}
+
+/* --- Canonical order ----------------------------------------------------------------------------------------------- */
+
+static int id_order(const char *a, const char *b) {
+  while (*a != 0 && *b != 0) {
+    size_t m = strcspn(a, "."), n = strcspn(b, ".");
+    bool x = strspn(a, "0123456789") >= m, y = strspn(b, "0123456789") >= n;
+    if (x != y) return x ? -1 : 1;
+    int order;
+    if (x) {
+      long i = atol(a), j = atol(b);
+      order = i < j ? -1 : i > j;
+    } else {
+      order = memcmp(a, b, m < n ? m : n);
+      if (order == 0) order = m < n ? -1 : m > n;
+    }
+    if (order != 0) return order;
+    a += m + (a[m] == '.');
+    b += n + (b[n] == '.');
+  }
+  return *a != 0 ? 1 : *b != 0 ? -1 : 0;
+}
+
+static bool of_effect(json_t *event) {
+  const char *type = json_string_value(json_object_get(event, "type"));
+  static const char *const types[] = {"effect_started", "effect_completed", "effect_failed", "effect_suspended", "effect_skipped"};
+  for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+    if (strcmp(type, types[i]) == 0) return true;
+  return false;
+}
+
+/* The durable events, neighbours of effects sorted: insertion sort, for it is stable. */
+static json_t *canonical(json_t *journal) {
+  json_t *events = json_array(), *event;
+  size_t i;
+  json_array_foreach(journal, i, event) {
+    if (json_integer_value(json_object_get(event, "sub")) != 0) continue;
+    size_t place = json_array_size(events);
+    if (of_effect(event)) {
+      const char *id = json_string_value(json_object_get(event, "effect_id"));
+      while (place > 0) {
+        json_t *before = json_array_get(events, place - 1);
+        if (!of_effect(before) || id_order(json_string_value(json_object_get(before, "effect_id")), id) <= 0) break;
+        place--;
+      }
+    }
+    json_array_insert(events, place, event);
+  }
+  return events;
+}
+
+static void compare_events(json_t *expected, json_t *journal) {
+  json_t *found = canonical(journal), *item;
+  size_t i;
+  if (json_array_size(expected) != json_array_size(found))
+    fault("events: expected %zu, were %zu", json_array_size(expected), json_array_size(found));
+  json_array_foreach(expected, i, item) {
+    json_t *event = json_array_get(found, i);
+    if (json_is_string(item)) {
+      char text[512] = "";
+      const char *type = json_string_value(json_object_get(event, "type"));
+      const char *id = json_string_value(json_object_get(event, "effect_id"));
+      bool named = strchr(json_string_value(item), ' ') != NULL;
+      snprintf(text, sizeof text, "%s%s%s", type ? type : "nothing", named ? " " : "", named && id ? id : "");
+      if (strcmp(text, json_string_value(item)) != 0) fault("event %zu: expected %s, was %s", i, json_string_value(item), text);
+    } else {
+      char what[32];
+      snprintf(what, sizeof what, "event %zu", i);
+      compare(item, event, what);
+    }
+  }
+  json_decref(found);
+}
+
+/* --- A turn -------------------------------------------------------------------------------------------------------- */
+
+/* Reads to the end of the run's events; cancels at the n-th durable one. Takes the handle. The result is the caller's. */
+static json_t *read_run(lomusai_run *run, long *seen, long cancel_at) {
+  char *text;
+  lomusai_status status;
+  lomusai_error *error = NULL;
+  while ((status = lomusai_run_next(run, 60000, &text, &error)) == LOMUSAI_OK) {
+    json_t *event = parse(text, strlen(text));
+    if (json_integer_value(json_object_get(event, "sub")) == 0 && ++*seen == cancel_at) lomusai_run_cancel(run, 0, NULL, NULL);
+    json_decref(event);
+    lomusai_string_free(text);
+  }
+  if (status != LOMUSAI_END) fault("reading ended with %u %s", status, lomusai_error_code(error));
+  lomusai_error_free(error);
+  json_t *result = NULL;
+  status = lomusai_run_result(run, 60000, &text, &error);
+  if (status == LOMUSAI_OK) {
+    result = parse(text, strlen(text));
+    lomusai_string_free(text);
+  } else {
+    fault("the result is %u %s", status, lomusai_error_message(error));
+  }
+  lomusai_error_free(error);
+  lomusai_run_free(run);
+  return result;
+}
+
+/* Sends a command; `*result` is replaced where the run went on. Gives the code of the refusal, "" for none. */
+static const char *send_command(lomusai_engine *engine, const char *id, json_t *item, json_t **result, long *seen, long cancel_at) {
+  static char code[128];
+  json_t *command = json_object_get(item, "send") ? json_object_get(item, "send") : item;
+  const char *to = json_string_value(json_object_get(item, "to"));
+  char *text = dump(command);
+  lomusai_error *error = NULL;
+  json_t *after = NULL;
+  if (to != NULL) {
+    char child[512], *json = NULL;
+    snprintf(child, sizeof child, "%s/%s", id, to);
+    if (lomusai_engine_command(engine, child, text, strlen(text), &error) == LOMUSAI_OK) {
+      json_t *params = json_pack("{s:s}", "run_id", id);
+      char *params_text = dump(params);
+      if (lomusai_engine_call(engine, "result", params_text, strlen(params_text), &json, &error) == LOMUSAI_OK)
+        after = parse(json, strlen(json));
+      lomusai_string_free(json);
+      free(params_text);
+      json_decref(params);
+    }
+  } else {
+    lomusai_run *run = NULL;
+    if (lomusai_run_resume(engine, id, text, strlen(text), NULL, &run, &error) == LOMUSAI_OK)
+      after = read_run(run, seen, cancel_at);
+  }
+  free(text);
+  snprintf(code, sizeof code, "%s", lomusai_error_code(error));
+  lomusai_error_free(error);
+  if (after != NULL) {
+    json_decref(*result);
+    *result = after;
+  }
+  return code;
+}
+
+static void compare_run(lomusai_engine *engine, json_t *expect, const char *id, json_t *status) {
+  lomusai_error *error = NULL;
+  char *text = NULL, *digest = NULL;
+  if (lomusai_engine_export_journal(engine, id, &text, &error) != LOMUSAI_OK) {
+    fault("export of %s: %s", id, lomusai_error_message(error));
+    lomusai_error_free(error);
+    return;
+  }
+  json_t *journal = parse(text, strlen(text));
+  json_t *last = json_array_get(journal, json_array_size(journal) - 1);
+  bool finished = last && strcmp(json_string_value(json_object_get(last, "type")), "run_finished") == 0;
+  compare(json_object_get(expect, "status"), status, "status");
+  compare(json_object_get(expect, "output"), finished ? json_object_get(last, "output") : NULL, "output");
+  json_t *failed = finished ? json_object_get(last, "error") : NULL;
+  if (json_object_get(expect, "error")) {
+    compare(json_object_get(expect, "error"), failed, "error");
+  } else if (json_object_get(expect, "status") && failed) {
+    char *shown = dump(failed);
+    fault("error: expected none, was %s", shown);
+    free(shown);
+  }
+  if (json_object_get(expect, "events")) compare_events(json_object_get(expect, "events"), journal);
+  if (json_object_get(expect, "digest")) {
+    if (lomusai_engine_digest(engine, id, &digest, NULL) != LOMUSAI_OK ||
+        strcmp(digest, json_string_value(json_object_get(expect, "digest"))) != 0)
+      fault("digest: expected %s, was %s", json_string_value(json_object_get(expect, "digest")), digest ? digest : "none");
+    lomusai_string_free(digest);
+  }
+  json_decref(journal);
+  lomusai_string_free(text);
+}
+
+/* Plays a turn; `*messages` is the conversation before it and after it. */
+static void play_turn(lomusai_engine *engine, json_t *turn, const char *agent, json_t **messages) {
+  json_t *request = json_deep_copy(json_object_get(turn, "request"));
+  json_t *expect = json_object_get(turn, "expect");
+  if (!json_object_get(request, "agent")) json_object_set_new(request, "agent", json_string(agent));
+  if (*messages && !json_object_get(request, "thread") && !json_object_get(request, "history"))
+    json_object_set(request, "history", *messages);
+  char *text = dump(request);
+  long seen = 0, cancel_at = (long)json_integer_value(json_object_get(turn, "cancel_at"));
+  lomusai_run *run = NULL;
+  lomusai_error *error = NULL;
+  const char *refused = json_string_value(json_object_get(expect, "refused"));
+  lomusai_status status = lomusai_run_start(engine, text, strlen(text), NULL, &run, &error);
+  free(text);
+  json_decref(request);
+  if (status == LOMUSAI_OK && refused) {
+    /* What is found out by looking into the store is the result's error. */
+    status = lomusai_run_result(run, 60000, NULL, &error);
+    lomusai_run_free(run);
+    run = NULL;
+  }
+  if (status != LOMUSAI_OK || refused) {
+    if (!refused || strcmp(lomusai_error_code(error), refused) != 0)
+      fault("refused: expected %s, was %s %s", refused ? refused : "no refusal", lomusai_error_code(error), lomusai_error_message(error));
+    lomusai_error_free(error);
+    return;
+  }
+  char *id = strdup(lomusai_run_id(run));
+  json_t *pending = json_array();
+  json_t *result = read_run(run, &seen, cancel_at);
+  json_t *lists = json_object_get(turn, "commands");
+  size_t list = 0;
+  while (result && strcmp(json_string_value(json_object_get(result, "status")), "suspended") == 0) {
+    json_array_append(pending, json_object_get(result, "pending"));
+    if (list >= json_array_size(lists)) break;
+    json_t *item;
+    size_t i;
+    json_array_foreach(json_array_get(lists, list), i, item) {
+      const char *wanted = json_string_value(json_object_get(item, "refused"));
+      const char *code = send_command(engine, id, item, &result, &seen, cancel_at);
+      if (strcmp(code, wanted ? wanted : "") != 0) fault("command %zu.%zu: expected refusal `%s`, was `%s`", list, i, wanted ? wanted : "", code);
+    }
+    list++;
+    if (faults[0] != 0) break;
+  }
+  if (result != NULL) {
+    compare_run(engine, expect, id, json_object_get(result, "status"));
+    compare(json_object_get(expect, "messages"), json_object_get(result, "messages"), "messages");
+    compare(json_object_get(expect, "pending"), pending, "pending");
+    const char *child;
+    json_t *of_child;
+    json_object_foreach(json_object_get(expect, "children"), child, of_child) {
+      char child_id[512], *info_text = NULL;
+      snprintf(child_id, sizeof child_id, "{\"run_id\":\"%s/%s\"}", id, child);
+      if (lomusai_engine_call(engine, "run", child_id, strlen(child_id), &info_text, NULL) != LOMUSAI_OK) {
+        fault("child %s is not there", child);
+        continue;
+      }
+      json_t *info = parse(info_text, strlen(info_text));
+      lomusai_string_free(info_text);
+      snprintf(child_id, sizeof child_id, "%s/%s", id, child);
+      compare_run(engine, of_child, child_id, json_object_get(info, "status"));
+      json_decref(info);
+    }
+    json_decref(*messages);
+    *messages = json_incref(json_object_get(result, "messages"));
+  }
+  json_decref(result);
+  json_decref(pending);
+  free(id);
+}
+
+/* --- A vector ------------------------------------------------------------------------------------------------------ */
+
+static void must(lomusai_status status, lomusai_error **error, const char *what) {
+  if (status != LOMUSAI_OK) fault("%s: %s", what, lomusai_error_message(*error));
+  lomusai_error_free(*error);
+  *error = NULL;
+}
+
+static void register_agent(lomusai_engine *engine, json_t *spec) {
+  lomusai_error *error = NULL;
+  json_t *agent = spec ? json_copy(spec) : json_object();
+  if (!json_object_get(agent, "name")) json_object_set_new(agent, "name", json_string("agent"));
+  if (!json_object_get(agent, "model")) json_object_set_new(agent, "model", json_string("model"));
+  char *text = dump(agent);
+  must(lomusai_register_agent(engine, text, strlen(text), &error), &error, "agent");
+  free(text);
+  json_decref(agent);
+}
+
+static void behave(lomusai_engine *engine, const char *name, json_t *spec, json_t *does) {
+  lomusai_error *error = NULL;
+  struct behaviour *behaviour = malloc(sizeof *behaviour);
+  *behaviour = (struct behaviour){does, spec != NULL};
+  if (spec != NULL) {
+    char *text = dump(spec);
+    must(lomusai_register_tool(engine, text, strlen(text), LOMUSAI_POOL, call, behaviour, drop_behaviour, &error), &error, "tool");
+    free(text);
+  } else {
+    must(lomusai_register_function(engine, name, LOMUSAI_POOL, call, behaviour, drop_behaviour, &error), &error, "function");
+  }
+}
+
+static void play(json_t *vector) {
+  static const char *const known[] = {"name", "why", "agent", "agents", "models", "tools", "functions",
+                                      "request", "commands", "cancel_at", "expect", "turns"};
+  lomusai_engine *engine = NULL;
+  lomusai_error *error = NULL;
+  const char *key;
+  json_t *value, *messages = NULL;
+  size_t i;
+  json_object_foreach(vector, key, value) {
+    bool found = false;
+    for (size_t k = 0; k < sizeof known / sizeof *known; k++) found |= strcmp(key, known[k]) == 0;
+    if (!found) fault("unknown field `%s`", key);
+  }
+  must(lomusai_engine_open(NULL, &engine, &error), &error, "engine");
+  json_object_foreach(json_object_get(vector, "models"), key, value) {
+    json_t *config = json_pack("{s:s,s:O}", "type", "scripted", "script", value);
+    char *text = dump(config);
+    must(lomusai_register_builtin_provider(engine, key, text, strlen(text), &error), &error, "model");
+    free(text);
+    json_decref(config);
+  }
+  json_array_foreach(json_object_get(vector, "tools"), i, value) {
+    behave(engine, NULL, json_object_get(value, "spec"), json_object_get(value, "does"));
+  }
+  json_object_foreach(json_object_get(vector, "functions"), key, value) behave(engine, key, NULL, value);
+  json_array_foreach(json_object_get(vector, "agents"), i, value) register_agent(engine, value);
+  register_agent(engine, json_object_get(vector, "agent"));
+  const char *name = json_string_value(json_object_get(json_object_get(vector, "agent"), "name"));
+  if (faults[0] == 0) play_turn(engine, vector, name ? name : "agent", &messages);
+  json_array_foreach(json_object_get(vector, "turns"), i, value) {
+    if (faults[0] == 0) play_turn(engine, value, name ? name : "agent", &messages);
+  }
+  json_decref(messages);
+  must(lomusai_engine_close(engine, 10000, &error), &error, "close");
+  lomusai_engine_free(engine);
+}
+
+static int is_vector(const struct dirent *entry) {
+  size_t len = strlen(entry->d_name);
+  return len > 5 && strcmp(entry->d_name + len - 5, ".json") == 0;
+}
+
+int main(int argc, char **argv) {
+  const char *folder = getenv("LOMUSAI_VECTORS");
+  struct dirent **entries;
+  int passed = 0, failed = 0;
+  if (folder == NULL) folder = "tests/conformance/agent";
+  int count = scandir(folder, &entries, is_vector, alphasort);
+  if (count < 0) {
+    printf("%s cannot be read\n", folder);
+    return 1;
+  }
+  for (int i = 0; i < count; i++) {
+    char path[4096];
+    json_error_t error;
+    snprintf(path, sizeof path, "%s/%s", folder, entries[i]->d_name);
+    bool wanted = argc < 2 || strstr(entries[i]->d_name, argv[1]) != NULL;
+    free(entries[i]);
+    if (!wanted) continue;
+    json_t *vector = json_load_file(path, JSON_ALLOW_NUL, &error);
+    if (vector == NULL) vector = json_load_file(path, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &error);
+    faults[0] = 0;
+    if (vector == NULL)
+      fault("%s: %s", path, error.text);
+    else
+      play(vector);
+    const char *name = json_string_value(json_object_get(vector, "name"));
+    printf("%s %s\n%s", faults[0] ? "FAILED" : "ok", name ? name : path, faults);
+    fflush(stdout);
+    if (faults[0])
+      failed++;
+    else
+      passed++;
+    json_decref(vector);
+  }
+  free(entries);
+  printf("%d passed, %d failed\n", passed, failed);
+  return failed == 0 && passed > 0 ? 0 : 1;
+}
