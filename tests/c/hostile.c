@@ -177,7 +177,7 @@ static void run_cancelled(void) {
 static void answers_after_cancel(void) { repeat(CALLS_TOOL, TOOL, keep, &keeps, run_cancelled); }
 
 static void answers_after_close(void) {
-  int times = rounds < 50 ? rounds : soaks ? rounds / 50 : 50; /* an engine each: they are not for throwing away */
+  int times = rounds <= 50 ? rounds : soaks ? rounds / 50 : 50; /* an engine each: they are not for throwing away */
   for (int i = 0; i < times; i++) {
     int before = atomic_load(&keeps);
     engine = open_engine();
@@ -211,7 +211,7 @@ static void large(void *userdata, lomusai_str input, lomusai_answer *answer) {
 static void answers_64_mib(void) {
   static size_t size = 64u << 20; /* with its quotes just what is allowed; one more below is not */
   int kept_rounds = rounds;
-  rounds = soaks ? 40 : rounds < 50 ? 1 : 2;
+  rounds = soaks ? 40 : rounds <= 50 ? 1 : 2;
   expected = "xxxx";
   repeat(CALLS_TOOL, TOOL, large, &size, run_expecting);
   size++;
@@ -284,7 +284,7 @@ static void closes(void *userdata, lomusai_str input, lomusai_answer *answer) {
 }
 
 static void closes_in_a_callback(void) {
-  int times = rounds < 50 ? 5 : soaks ? rounds / 500 : 50;
+  int times = rounds <= 50 ? 5 : soaks ? rounds / 500 : 50;
   for (int i = 0; i < times; i++) {
     engine = open_engine();
     OK(lomusai_register_tool(engine, LIT(TOOL), 0, closes, NULL, NULL, ERR));
@@ -340,7 +340,7 @@ static void frees_the_run_in_its_callback(void) { repeat("[{\"says\":\"a b\"}]",
 /* --- Processes ------------------------------------------------------------------------------------------------------ */
 
 static void exits_in_mid_run(void) {
-  int times = rounds < 50 ? 0 : 200;
+  int times = rounds <= 50 ? 0 : 200;
   fflush(stdout);
   for (int i = 0; i < times; i++) {
     pid_t child = fork();
@@ -393,7 +393,7 @@ static void a_forked_child_uses_the_engine(void) {
   CHECK(reaches(&keeps, before + 1));
   OK(lomusai_observe(engine, lomusai_run_id(run), 0, &observer, ERR));
   fflush(stdout);
-  int times = rounds < 50 ? 1 : 20;
+  int times = rounds <= 50 ? 1 : 20;
   for (int i = 0; i < times; i++) {
     pid_t child = fork();
     if (child == 0) {

@@ -72,6 +72,21 @@ impl Shell {
         if found(program) { Ok(()) } else { Err(format!("the system package `{package}` brought no `{program}`")) }
     }
 
+    /// As [`need`](Self::need), for a header of a C library.
+    pub(crate) fn need_header(&self, header: &str, package: &str) -> Result<(), String> {
+        let found = || {
+            let mut command = self.command("gcc");
+            command.args(["-E", "-include", header, "-x", "c", "/dev/null", "-o", "/dev/null"]);
+            command.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+        };
+        if found() {
+            return Ok(());
+        }
+        self.install(package)
+            .map_err(|why| format!("`{header}` is missing: install the system package `{package}` ({why})"))?;
+        if found() { Ok(()) } else { Err(format!("the system package `{package}` brought no `{header}`")) }
+    }
+
     fn install(&self, package: &str) -> Result<(), String> {
         if !found("apt-get") {
             return Err("there is no apt-get here to do it".into());
