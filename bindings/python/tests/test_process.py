@@ -263,6 +263,9 @@ def test_engines_leave_no_threads_and_no_files_behind() -> None:
                 agent = Agent("a", calls("add"), tools=[add], engine=engine)
                 agent.generate("go")
                 asyncio.run(agent.agenerate("go"))
+            del engine, agent
+            gc.collect()
+        import gc
         once()
         time.sleep(0.3)
         before = files()

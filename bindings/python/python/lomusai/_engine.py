@@ -89,6 +89,7 @@ class Engine:
         # What was registered from Python, by kind and name, so that registering the same thing again is fine.
         self._registered: dict[tuple[str, str], Any] = {}
         self._replaces = False
+        self._pid = os.getpid()
         _engines.add(self)
 
     # --- Components ---------------------------------------------------------------------------------------------------
@@ -135,7 +136,9 @@ class Engine:
             return await function(question["texts"])
 
         handler, place = function_handler(of_question_async if is_async(function) else of_question)
-        self._native.register_embedder(name, dimensions, handler, place)
+        with self._lock:
+            self._native.register_embedder(name, dimensions, handler, place)
+            self._registered[("embedder", name)] = function
 
     def register_spec(self, spec: Mapping[str, Any]) -> None:
         """Registers an agent by its spec, as in every language. What it names is registered separately."""
@@ -461,7 +464,22 @@ class Engine:
         Raises:
             TimeoutError: functions that did not return are abandoned (`close_timeout`); the engine is closed all the same.
         """
-        self._native.close(timeout)
+        if self._pid != os.getpid():
+            # The parent's: it goes on there, and nothing of it runs here.
+            return
+        try:
+            self._native.close(timeout)
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Lets go of the callables: some of them may refer to this engine, and the native half is no part of Python's
+        garbage collection."""
+        with self._lock:
+            for kind, name in [key for key in self._registered if key[0] != "agent"]:
+                del self._registered[(kind, name)]
+                with contextlib.suppress(LomusaiError):
+                    self._native.unregister(kind, name)
 
     async def aclose(self, timeout: float | None = None) -> None:
         """As `close`, for asyncio."""
