@@ -105,7 +105,9 @@ def ordered(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Durable events in canonical order: steps 1 and 2."""
     durable = sorted((e for e in events if not e.get("sub")), key=lambda e: e["seq"])
     result: list[dict[str, Any]] = []
-    for (step, _), stretch in itertools.groupby(durable, key=lambda e: ((call_of(e) or (None, 0))[0], call_of(e) is None)):
+    for (step, _), stretch in itertools.groupby(
+        durable, key=lambda e: ((call_of(e) or (None, 0))[0], call_of(e) is None)
+    ):
         result += stretch if step is None else sorted(stretch, key=lambda e: (call_of(e) or (0, 0))[1])
     return result
 
@@ -297,7 +299,9 @@ def run_vector(vector: dict[str, Any], asynchronous: bool = False) -> None:
             engine._register_tool(make_tool(item, asynchronous))
         for name, does in vector.get("functions", {}).items():
             engine.register_function(name, make_function(does, asynchronous))
-        agents = [{"name": "agent", "model": "model", **spec} for spec in [*vector.get("agents", []), vector.get("agent", {})]]
+        agents = [
+            {"name": "agent", "model": "model", **spec} for spec in [*vector.get("agents", []), vector.get("agent", {})]
+        ]
         for spec in agents:
             engine.register_spec(spec)
         history: list[Any] | None = None

@@ -108,7 +108,11 @@ def test_answering_twice(small: Engine, runs: int) -> None:
 
     def bad(call: Call, answer: Answer) -> None:
         answer.resolve(1)
-        for again in (lambda: answer.resolve(2), lambda: answer.reject(ValueError("late")), lambda: answer.suspend(None)):
+        for again in (
+            lambda: answer.resolve(2),
+            lambda: answer.reject(ValueError("late")),
+            lambda: answer.suspend(None),
+        ):
             try:
                 again()
             except LomusaiError as error:
@@ -262,7 +266,9 @@ def test_integers_of_any_size(small: Engine) -> None:
     def big(n: int) -> list[int]:
         return [n, 2**63, -(2**70)]
 
-    script = ScriptedModel([{"calls": [{"name": "big", "arguments": '{"n": 123456789012345678901234567890}'}]}, {"says": "ok"}])
+    script = ScriptedModel(
+        [{"calls": [{"name": "big", "arguments": '{"n": 123456789012345678901234567890}'}]}, {"says": "ok"}]
+    )
     result = Agent("a", script, tools=[big], engine=small).generate("go")
     [part] = [p for m in result.messages for p in m["parts"] if p["type"] == "tool_result"]
     assert part["output"] == ["123456789012345678901234567890", str(2**63), str(-(2**70))]
@@ -282,14 +288,19 @@ def test_re_entering_the_engine(depth: int) -> None:
             def stream(self, request: ModelRequest, /) -> Iterator[Chunk]:
                 messages = request["messages"]
                 if messages[-1]["role"] == "user":
-                    yield {"type": "tool_call", "name": "deeper", "arguments": {"n": int(messages[-1]["parts"][0]["text"])}}
+                    yield {
+                        "type": "tool_call",
+                        "name": "deeper",
+                        "arguments": {"n": int(messages[-1]["parts"][0]["text"])},
+                    }
                 else:
                     yield str(messages[-1]["parts"][0]["output"])
 
         agents.append(Agent("a", Model(), tools=[deeper], engine=engine))
         results: list[str] = []
         threads = [
-            threading.Thread(target=lambda: results.append(agents[0].generate(str(depth)).text)) for _ in range(1000 // depth)
+            threading.Thread(target=lambda: results.append(agents[0].generate(str(depth)).text))
+            for _ in range(1000 // depth)
         ]
         for thread in threads:
             thread.start()

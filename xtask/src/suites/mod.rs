@@ -1,6 +1,7 @@
 //! The suites of `cargo xtask test`, in the order they run. One file per language; what needs least time comes first.
 
 mod examples;
+mod python;
 mod rust;
 
 use crate::test::Suite;
@@ -12,4 +13,5 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "docs", language: "rust", run: rust::docs },
     Suite { name: "rust", language: "rust", run: rust::tests },
     Suite { name: "examples", language: "rust", run: examples::rust },
+    Suite { name: "python", language: "python", run: python::run },
 ];

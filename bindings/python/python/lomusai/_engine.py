@@ -124,9 +124,7 @@ class Engine:
             self._native.register_function(name, handler, "inline" if inline and not is_async(function) else place)
             self._registered[("function", name)] = function
 
-    def register_embedder(
-        self, name: str, dimensions: int, function: Callable[[list[str]], Any]
-    ) -> None:
+    def register_embedder(self, name: str, dimensions: int, function: Callable[[list[str]], Any]) -> None:
         """Registers a function that gives one vector of `dimensions` numbers per text; it may be `async`."""
 
         def of_question(question: dict[str, Any]) -> Any:

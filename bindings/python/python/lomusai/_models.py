@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any, TypeAlias, Union
+from typing import Any, TypeAlias, Union, cast
 
 from . import _lomusai as native
 from ._call import CallContext, takes_context
@@ -50,7 +50,9 @@ class ScriptedModel(Provider):
     """
 
     def __init__(self, script: Iterable[dict[str, Any]] | dict[str, Any], *, name: str | None = None) -> None:
-        self.script = script if isinstance(script, dict) else list(script)
+        self.script: dict[str, Any] | list[dict[str, Any]] = (
+            cast("dict[str, Any]", script) if isinstance(script, dict) else list(script)
+        )
         self.name = name
 
     def register(self, engine: native.Engine, name: str) -> None:
@@ -67,9 +69,7 @@ class Compatible(Provider):
         settings: everything else that the provider takes, such as `model`, `headers`, `proxy`, `ca_file`, `timeouts`.
     """
 
-    def __init__(
-        self, base_url: str, *, api_key: str | None = None, name: str | None = None, **settings: Any
-    ) -> None:
+    def __init__(self, base_url: str, *, api_key: str | None = None, name: str | None = None, **settings: Any) -> None:
         self.settings: dict[str, Any] = {"base_url": base_url, **settings}
         if api_key is not None:
             self.settings["api_key"] = api_key
@@ -93,7 +93,7 @@ class LlmProvider(Provider):
 
     def __init__(self, name: str | None = None) -> None:
         if name is not None:
-            self.name = name
+            self.name: str | None = name
 
     def stream(
         self, request: ModelRequest, /

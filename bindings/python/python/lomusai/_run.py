@@ -21,7 +21,9 @@ Parse = Callable[[Any], T]
 class Result(Generic[T]):
     """What a run came to, or where it waits."""
 
-    def __init__(self, engine: Engine, body: dict[str, Any], error: LomusaiError | None, parse: Parse[T] | None) -> None:
+    def __init__(
+        self, engine: Engine, body: dict[str, Any], error: LomusaiError | None, parse: Parse[T] | None
+    ) -> None:
         self._engine = engine
         self._parse = parse
         self._object: Any = None
@@ -34,7 +36,7 @@ class Result(Generic[T]):
         """The text of the answer."""
         self.output: dict[str, Any] = body.get("output") or {}
         """The output as it is recorded: `text`, `object`, `finish`, `steps`."""
-        self.usage: Usage = body.get("usage") or {}
+        self.usage: Usage = cast(Usage, body.get("usage") or {})
         """Tokens used by the run and its sub-agents."""
         self.messages: list[Message] = body.get("messages") or []
         """The whole conversation. The next call's `history`."""
@@ -89,7 +91,9 @@ class Result(Generic[T]):
         """As `resume`, for asyncio."""
         return await self._engine._acommand(self.run_id, _resume(effect_id, data), self._parse)
 
-    async def atool_result(self, output: Any = None, effect_id: str | None = None, *, is_error: bool = False) -> Result[T]:
+    async def atool_result(
+        self, output: Any = None, effect_id: str | None = None, *, is_error: bool = False
+    ) -> Result[T]:
         """As `tool_result`, for asyncio."""
         return await self._engine._acommand(self.run_id, _tool_result(effect_id, output, is_error), self._parse)
 
