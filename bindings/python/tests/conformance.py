@@ -108,7 +108,8 @@ def ordered(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for (step, _), stretch in itertools.groupby(
         durable, key=lambda e: ((call_of(e) or (None, 0))[0], call_of(e) is None)
     ):
-        result += stretch if step is None else sorted(stretch, key=lambda e: (call_of(e) or (0, 0))[1])
+        same = list(stretch)
+        result += same if step is None else sorted(same, key=lambda e: (call_of(e) or (0, 0))[1])
     return result
 
 
@@ -280,7 +281,8 @@ def make_function(does: dict[str, Any], asynchronous: bool) -> Callable[..., Any
 # --- Vectors ----------------------------------------------------------------------------------------------------------
 
 _FIELDS = {
-    "name", "why", "agent", "agents", "models", "tools", "functions", "request", "commands", "cancel_at", "expect", "turns",
+    "name", "why", "agent", "agents", "models", "tools", "functions", "request", "commands", "cancel_at",
+    "expect", "turns",
 }  # fmt: skip
 
 

@@ -276,7 +276,8 @@ def test_integers_of_any_size(small: Engine) -> None:
 
 @pytest.mark.parametrize("depth", [50])
 def test_re_entering_the_engine(depth: int) -> None:
-    """Tools that run agents whose tools run agents: 20 times 50 deep, a thousand calls in all that wait at once at most 50 deep."""
+    """Tools that run agents whose tools run agents: 20 times 50 deep, a thousand calls in all that wait at once at
+    most 50 deep."""
     with Engine(keep_finished=10) as engine:
         agents: list[Agent[Any]] = []
 

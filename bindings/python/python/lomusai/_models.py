@@ -12,7 +12,8 @@ from ._call import CallContext, takes_context
 from .errors import ClosedError, InvalidError
 
 Chunk: TypeAlias = Union[str, dict[str, Any]]
-"""A piece of an answer: text, or `{"type": "text" | "reasoning" | "tool_call" | "tool_call_delta" | "usage" | "finish" | …}`."""
+"""A piece of an answer: text, or `{"type": "text" | "reasoning" | "tool_call" | "tool_call_delta" | "usage" |
+"finish" | …}`."""
 ModelRequest: TypeAlias = dict[str, Any]
 """What a model is asked: `{messages, tools?, tool_choice, settings, output?, model?}`."""
 
@@ -82,12 +83,15 @@ class Compatible(Provider):
 class LlmProvider(Provider):
     """A provider written in Python: subclass it and write `stream`.
 
-    `stream` takes the request, and a `CallContext` if it has a second parameter, and gives the answer in chunks, strings or
-    dicts: as an `async` generator, as a plain generator, or, returning it, as one text or a list. A `{"type": "finish"}` chunk
+    `stream` takes the request, and a `CallContext` if it has a second parameter, and gives the answer in chunks,
+    strings or
+    dicts: as an `async` generator, as a plain generator, or, returning it, as one text or a list. A `{"type":
+    "finish"}` chunk
     is added where it gives none.
 
     What it raises ends the run with `provider_host_failed`, whose cause is the exception; raise
-    `UnavailableError("…", code="provider_failed")` and the like to have the call retried. When the run is cancelled, an async
+    `UnavailableError("…", code="provider_failed")` and the like to have the call retried. When the run is
+    cancelled, an async
     generator is cancelled by asyncio; a plain one is closed at its next chunk.
     """
 

@@ -139,7 +139,7 @@ class Types:
         if isinstance(annotation, typing.TypeVar):
             return {}
         raise InvalidError(
-            f"{where}: no JSON Schema is known for {annotation!r}: use standard types, dataclasses, TypedDicts or models",
+            f"{where}: no JSON Schema is known for {annotation!r}: use standard types, dataclasses, TypedDicts, models",
             code="schema_invalid",
         )
 

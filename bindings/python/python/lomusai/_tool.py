@@ -254,11 +254,15 @@ def tool(
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Makes a tool of a function, plain or `async`.
 
-    The model is told the function's name, its docstring (without the part on parameters), and a JSON Schema made from its
-    signature; no other arguments are let through. Parameters with a default may be left out. The function gets values of the
-    annotated types: dataclasses, enums, pydantic models. A parameter annotated with `ToolContext` is not shown to the model.
+    The model is told the function's name, its docstring (without the part on parameters), and a JSON Schema made
+    from its
+    signature; no other arguments are let through. Parameters with a default may be left out. The function gets
+    values of the
+    annotated types: dataclasses, enums, pydantic models. A parameter annotated with `ToolContext` is not shown to
+    the model.
 
-    What it raises is told to the model as the tool's error, as `str(exception)`. When the run is cancelled, an async function
+    What it raises is told to the model as the tool's error, as `str(exception)`. When the run is cancelled, an
+    async function
     is cancelled by asyncio; a plain one goes on until it returns and should look at `ctx.cancelled`.
 
     Args:
