@@ -2,6 +2,7 @@
 
 mod c;
 mod examples;
+pub(crate) mod node;
 mod rust;
 
 use crate::test::Suite;
@@ -14,4 +15,5 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "rust", language: "rust", run: rust::tests },
     Suite { name: "examples", language: "rust", run: examples::rust },
     Suite { name: "c", language: "c", run: c::run },
+    Suite { name: "node", language: "node", run: node::run },
 ];
