@@ -2,11 +2,7 @@
 
 use lomusai_core::Error;
 use lomusai_host::Answer;
-<<<<<<< HEAD
-use lomusai_wire::{Code, ErrorBody, codes};
-=======
 use lomusai_wire::{Code, ErrorBody, Kind, codes};
->>>>>>> py
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::json;
