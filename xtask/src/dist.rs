@@ -14,10 +14,18 @@ pub(crate) fn run(shell: &Shell, arguments: &[&str]) -> Result<(), String> {
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
 
-    shell.run(shell.cargo(&["build", "--release", "--locked", "--package", "mlomusai", "--package", "lomusai_node"]))?;
+    shell.run(shell.cargo(&[
+        "build",
+        "--release",
+        "--locked",
+        "--package",
+        "mlomusai",
+        "--package",
+        "lomusai_node",
+    ]))?;
     c_archive(shell, &folder)?;
     node::pack(shell, &shell.target().join("release"), &folder)?;
-    python::wheel(shell, &folder)?;
+    python::release_wheel(shell, &folder)?;
 
     let mut files: Vec<PathBuf> = fs::read_dir(&folder)
         .map_err(|e| format!("{}: {e}", folder.display()))?

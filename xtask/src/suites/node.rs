@@ -38,7 +38,6 @@ pub(crate) fn package(shell: &Shell) -> Result<PathBuf, String> {
 }
 
 /// Writes the packages that are published, with the library built into `built`, to `folder`.
-#[allow(dead_code, reason = "for the task that makes what is published")]
 pub(crate) fn pack(shell: &Shell, built: &Path, folder: &Path) -> Result<(), String> {
     shell.need("npm", "npm")?;
     let mut pack = shell.command("node");

@@ -1,7 +1,7 @@
 //! Python: the wheel as people install it, its tests, and its types.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::shell::Shell;
@@ -52,10 +52,25 @@ pub(crate) fn interpreter(shell: &Shell) -> Result<PathBuf, String> {
     Ok(python)
 }
 
+/// Writes the wheel that is published to `folder`.
+pub(crate) fn release_wheel(shell: &Shell, folder: &Path) -> Result<(), String> {
+    let python = shell.venv(&shell.root().join("bindings/python/requirements-dev.txt"))?;
+    build(shell, &python, "release", folder)
+}
+
 /// Builds the wheel in the dev profile.
-fn wheel(shell: &Shell, python: &PathBuf) -> Result<PathBuf, String> {
+fn wheel(shell: &Shell, python: &Path) -> Result<PathBuf, String> {
     let folder = shell.target().join("python/wheels");
     let _ = fs::remove_dir_all(&folder);
+    build(shell, python, "dev", &folder)?;
+    fs::read_dir(&folder)
+        .map_err(|e| format!("{}: {e}", folder.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
+        .ok_or_else(|| format!("maturin made no wheel in {}", folder.display()))
+}
+
+fn build(shell: &Shell, python: &Path, profile: &str, folder: &Path) -> Result<(), String> {
     let mut maturin = shell.command(python);
     maturin
         .args([
@@ -64,25 +79,20 @@ fn wheel(shell: &Shell, python: &PathBuf) -> Result<PathBuf, String> {
             "build",
             "--quiet",
             "--profile",
-            "dev",
+            profile,
             "--manifest-path",
             "bindings/python/Cargo.toml",
         ])
         .arg("--interpreter")
         .arg(python)
         .arg("--out")
-        .arg(&folder)
+        .arg(folder)
         // Its own: maturin builds pyo3 with another environment than cargo does, and each would undo the other's work.
         .env("CARGO_TARGET_DIR", shell.target().join("python"));
-    shell.run(maturin)?;
-    fs::read_dir(&folder)
-        .map_err(|e| format!("{}: {e}", folder.display()))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
-        .ok_or_else(|| format!("maturin made no wheel in {}", folder.display()))
+    shell.run(maturin)
 }
 
-fn install(pip: &mut Command, wheel: &PathBuf) {
+fn install(pip: &mut Command, wheel: &Path) {
     pip.args([
         "-m",
         "pip",
