@@ -518,6 +518,7 @@ static void journals_are_listed_exported_and_deleted(void) {
   CHECK(existed);
   OK(lomusai_engine_delete_run(engine, "r1", &existed, ERR));
   CHECK(!existed);
+  lomusai_string_free(journal);
   FAILS("run_unknown", lomusai_engine_export_journal(engine, "r1", &journal, ERR));
   CHECK(journal == NULL);
   free(params);

@@ -215,9 +215,14 @@ static void large(void *userdata, lomusai_str input, lomusai_answer *answer) {
 static void answers_64_mib(void) {
   static size_t size = 64u << 20; /* with its quotes just what is allowed; one more below is not */
   int kept_rounds = rounds;
+  if (rounds <= 50) size = 2u << 20; /* under valgrind, where 64 MiB take minutes */
   rounds = soaks ? 40 : rounds <= 50 ? 1 : 2;
   expected = "xxxx";
   repeat(CALLS_TOOL, TOOL, large, &size, run_expecting);
+  if (size < 64u << 20) {
+    rounds = kept_rounds;
+    return;
+  }
   size++;
   expected = "more than limits.result_bytes";
   repeat(CALLS_TOOL, TOOL, large, &size, run_expecting);
