@@ -32,14 +32,14 @@ ln -sf "$shared" "$lib/$built"
 install -m 644 "$root/include/lomusai.h" "$DESTDIR$INCLUDEDIR/lomusai.h"
 
 # The static library holds all of Rust's standard library as well. Its symbols are made local, so that it can be linked beside
-# other Rust libraries; where the tools for that are missing it is installed as it is.
+# other Rust libraries (and bitcode that tools of other versions stumble over is left out); where the tools for that are missing it is installed as it is.
 if [ -f "$BUILD/libmlomusai.a" ]; then
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
   cp "$here/symbols.txt" "$work/keep"
   if [ "$(uname -s)" = Linux ] &&
     "${LD:-ld}" -r --whole-archive "$BUILD/libmlomusai.a" -o "$work/all.o" 2>/dev/null &&
-    "${OBJCOPY:-objcopy}" --keep-global-symbols="$work/keep" "$work/all.o" "$work/lomusai.o" 2>/dev/null; then
+    "${OBJCOPY:-objcopy}" -R .llvmbc -R .llvmcmd --keep-global-symbols="$work/keep" "$work/all.o" "$work/lomusai.o" 2>/dev/null; then
     rm -f "$work/libmlomusai.a"
     "${AR:-ar}" rcs "$work/libmlomusai.a" "$work/lomusai.o"
     install -m 644 "$work/libmlomusai.a" "$lib/libmlomusai.a"

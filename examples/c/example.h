@@ -17,12 +17,13 @@ static inline void check(lomusai_status status, lomusai_error *error) {
   exit(1);
 }
 
-/* The text after `"key":"` in JSON, up to the next quote: enough for examples. Use a JSON library. */
+/* The text after the last `"key":"` in JSON, up to the next quote: enough for examples. A program uses a JSON library. */
 static inline void print_field(const char *json, const char *key) {
   char quoted[64];
+  const char *found = NULL;
   int len = snprintf(quoted, sizeof quoted, "\"%s\":\"", key);
-  const char *at = strstr(json, quoted);
-  if (at != NULL) printf("%.*s", (int)strcspn(at + len, "\""), at + len);
+  for (const char *at = json; (at = strstr(at, quoted)) != NULL;) found = at += len;
+  if (found != NULL) printf("%.*s", (int)strcspn(found, "\""), found);
 }
 
 #endif

@@ -1,4 +1,5 @@
-"""A tool that waits for a person. The run is kept in a file, so that the answer may come from another process, days later."""
+"""A tool that waits for a person. The run is kept in a file, so that the answer may come from another process, days
+later."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""An agent that answers. The model is scripted, so that this runs anywhere; `Compatible` takes its place for a real one."""
+"""An agent that answers. The model is scripted, so that this runs anywhere; `Compatible` takes its place for a real
+one."""
 
 from lomusai import Agent, ScriptedModel
 

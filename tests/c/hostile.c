@@ -136,26 +136,30 @@ static void rejects_with_nul_bytes(void) {
 
 /* --- Never, late ---------------------------------------------------------------------------------------------------- */
 
-static lomusai_answer *kept;
+static lomusai_answer *_Atomic kept;
 
 static void keep(void *userdata, lomusai_str input, lomusai_answer *answer) {
   (void)input;
-  kept = answer;
+  lomusai_answer_free(atomic_exchange(&kept, answer));
   atomic_fetch_add((atomic_int *)userdata, 1);
 }
 
 static atomic_int keeps;
 
+/* A millisecond may be over before the callback is called: then it is not called any more, or only now. */
 static void run_kept(void) {
   run_expecting();
-  FAILS("handle_closed", lomusai_answer_resolve(kept, LIT("1"), ERR));
-  CHECK(lomusai_answer_is_cancelled(kept));
-  lomusai_answer_free(kept);
+  lomusai_answer *answer = atomic_exchange(&kept, NULL);
+  if (answer == NULL) return;
+  FAILS("handle_closed", lomusai_answer_resolve(answer, LIT("1"), ERR));
+  CHECK(lomusai_answer_is_cancelled(answer));
+  lomusai_answer_free(answer);
 }
 
 static void never_answers(void) {
   expected = "did not answer within 1 ms";
   repeat(CALLS_TOOL, "{\"name\":\"tool\",\"timeout_ms\":1}", keep, &keeps, run_kept);
+  lomusai_answer_free(atomic_exchange(&kept, NULL));
 }
 
 static void run_cancelled(void) {
@@ -169,7 +173,7 @@ static void run_cancelled(void) {
   OK(lomusai_run_result(run, 20000, &result, ERR));
   CHECK(contains(result, "\"status\":\"cancelled\""));
   FAILS("handle_closed", lomusai_answer_resolve(kept, LIT("1"), ERR));
-  lomusai_answer_free(kept);
+  lomusai_answer_free(atomic_exchange(&kept, NULL));
   lomusai_string_free(result);
   lomusai_run_free(run);
 }
@@ -189,7 +193,7 @@ static void answers_after_close(void) {
     OK(lomusai_engine_close(engine, 20000, ERR));
     FAILS("handle_closed", lomusai_answer_resolve(kept, LIT("1"), ERR));
     if (i % 2) lomusai_engine_free(engine);
-    lomusai_answer_free(kept);
+    lomusai_answer_free(atomic_exchange(&kept, NULL));
     lomusai_run_free(run);
     if (i % 2 == 0) lomusai_engine_free(engine);
   }
@@ -370,7 +374,7 @@ static void in_the_child(lomusai_run *run, lomusai_observer *observer) {
   FAILS("engine_forked", lomusai_engine_set_log(engine, NULL, NULL, NULL, ERR));
   FAILS("engine_forked", lomusai_answer_resolve(kept, LIT("1"), ERR));
   FAILS("engine_forked", lomusai_observer_next(observer, 0, &text, ERR));
-  lomusai_answer_free(kept);
+  lomusai_answer_free(atomic_exchange(&kept, NULL));
   lomusai_observer_free(observer);
   lomusai_engine_free(engine);
   /* A new engine works. */
@@ -414,7 +418,7 @@ static void a_forked_child_uses_the_engine(void) {
   }
   /* The parent's is as it was. */
   OK(lomusai_answer_resolve(kept, LIT("1"), ERR));
-  lomusai_answer_free(kept);
+  lomusai_answer_free(atomic_exchange(&kept, NULL));
   lomusai_observer_free(observer);
   lomusai_run_discard_events(run);
   char *result = NULL;

@@ -2,7 +2,7 @@
 
 use lomusai_core::Error;
 use lomusai_host::Answer;
-use lomusai_wire::{Code, ErrorBody, codes};
+use lomusai_wire::{Code, ErrorBody, Kind, codes};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::json;
@@ -84,6 +84,10 @@ pub(crate) fn of_callable(py: Python<'_>, answer: &Answer, raised: PyErr) -> Err
 fn of_provider(value: &Bound<'_, PyAny>) -> Option<Error> {
     let code: String = value.getattr("code").ok()?.extract().ok()?;
     let code = Code::from_name(&code)?;
+    // What a provider meets outside. Anything else, such as a chunk of an unknown form, is its own mistake.
+    if !matches!(code.kind, Kind::Denied | Kind::RateLimited | Kind::Unavailable | Kind::Timeout | Kind::Provider) {
+        return None;
+    }
     let mut body = ErrorBody::new(code, value.getattr("message").ok()?.extract::<String>().ok()?);
     body.retry_after_ms = value.getattr("retry_after_ms").ok().and_then(|ms| ms.extract().ok());
     Some(body.into())

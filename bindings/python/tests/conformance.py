@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -92,19 +93,24 @@ def effect_key(effect_id: str) -> list[tuple[int, int, str]]:
     return [(0, int(t), "") if t.isascii() and t.isdigit() else (1, 0, t) for t in effect_id.split(".")]
 
 
+def call_of(event: dict[str, Any]) -> tuple[int, int] | None:
+    """The step of a call event, and the call's place in it."""
+    tokens = event["effect_id"].split(".") if event["type"] in _EFFECTS else []
+    if len(tokens) < 2 or not all(token.isascii() and token.isdigit() for token in tokens[:2]):
+        return None
+    return int(tokens[0]), int(tokens[1])
+
+
 def ordered(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Durable events in canonical order: steps 1 and 2."""
     durable = sorted((e for e in events if not e.get("sub")), key=lambda e: e["seq"])
     result: list[dict[str, Any]] = []
-    stretch: list[dict[str, Any]] = []
-    for event in durable:
-        if event["type"] in _EFFECTS:
-            stretch.append(event)
-            continue
-        result += sorted(stretch, key=lambda e: effect_key(e["effect_id"]))
-        stretch = []
-        result.append(event)
-    return result + sorted(stretch, key=lambda e: effect_key(e["effect_id"]))
+    for (step, _), stretch in itertools.groupby(
+        durable, key=lambda e: ((call_of(e) or (None, 0))[0], call_of(e) is None)
+    ):
+        same = list(stretch)
+        result += same if step is None else sorted(same, key=lambda e: (call_of(e) or (0, 0))[1])
+    return result
 
 
 def canonical_events(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -275,7 +281,8 @@ def make_function(does: dict[str, Any], asynchronous: bool) -> Callable[..., Any
 # --- Vectors ----------------------------------------------------------------------------------------------------------
 
 _FIELDS = {
-    "name", "why", "agent", "agents", "models", "tools", "functions", "request", "commands", "cancel_at", "expect", "turns",
+    "name", "why", "agent", "agents", "models", "tools", "functions", "request", "commands", "cancel_at",
+    "expect", "turns",
 }  # fmt: skip
 
 
@@ -294,7 +301,9 @@ def run_vector(vector: dict[str, Any], asynchronous: bool = False) -> None:
             engine._register_tool(make_tool(item, asynchronous))
         for name, does in vector.get("functions", {}).items():
             engine.register_function(name, make_function(does, asynchronous))
-        agents = [{"name": "agent", "model": "model", **spec} for spec in [*vector.get("agents", []), vector.get("agent", {})]]
+        agents = [
+            {"name": "agent", "model": "model", **spec} for spec in [*vector.get("agents", []), vector.get("agent", {})]
+        ]
         for spec in agents:
             engine.register_spec(spec)
         history: list[Any] | None = None

@@ -506,7 +506,9 @@ def test_runs_are_listed_exported_and_deleted(engine: Engine) -> None:
     events = engine.export(result.run_id)
     assert engine.digest_of(events) == engine.digest(result.run_id)
     assert engine.result(result.run_id).text == result.text
-    assert [event["seq"] for event in engine.observe(result.run_id) if not event.get("sub")] == [e["seq"] for e in events]
+    assert [event["seq"] for event in engine.observe(result.run_id) if not event.get("sub")] == [
+        e["seq"] for e in events
+    ]
     assert engine.delete_run(result.run_id)
     assert not engine.delete_run(result.run_id)
 

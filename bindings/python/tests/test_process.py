@@ -235,7 +235,11 @@ def test_a_killed_run_goes_on_in_another_process(tmp_path: Path) -> None:
     victim.kill()
     assert victim.wait() == -signal.SIGKILL
     second = subprocess.run(
-        [*program("KILL = False\n" + textwrap.dedent(body)), "resume"], capture_output=True, text=True, timeout=30, check=False
+        [*program("KILL = False\n" + textwrap.dedent(body)), "resume"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
     assert second.returncode == 0, second.stderr
     again, status, text, digest = second.stdout.split()
@@ -263,6 +267,9 @@ def test_engines_leave_no_threads_and_no_files_behind() -> None:
                 agent = Agent("a", calls("add"), tools=[add], engine=engine)
                 agent.generate("go")
                 asyncio.run(agent.agenerate("go"))
+            del engine, agent
+            gc.collect()
+        import gc
         once()
         time.sleep(0.3)
         before = files()

@@ -1,14 +1,14 @@
 """Lomusai: agents with durable runs, whose tools and models are plain Python.
 
-    from lomusai import Agent, ScriptedModel, tool
+from lomusai import Agent, ScriptedModel, tool
 
-    @tool
-    def add(a: int, b: int) -> int:
-        "Adds two numbers."
-        return a + b
+@tool
+def add(a: int, b: int) -> int:
+    "Adds two numbers."
+    return a + b
 
-    agent = Agent("helper", Compatible("https://api.openai.com/v1", api_key=…), tools=[add])
-    print(agent.generate("What is 2 + 3?").text)
+agent = Agent("helper", Compatible("https://api.openai.com/v1", api_key=…), tools=[add])
+print(agent.generate("What is 2 + 3?").text)
 """
 
 from ._agent import Agent, Input

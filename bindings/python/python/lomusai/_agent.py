@@ -26,8 +26,10 @@ _HOOKS = ("before_tool", "after_tool", "after_step")
 class Agent(Generic[T]):
     """An agent. Making one registers nothing yet: its engine learns of it when it first runs, or by `Engine.register`.
 
-    Functions in `instructions`, `approval`, `stop`, `processors` and `hooks` take the question as a dict, and a `CallContext` if
-    they have a second parameter; they may be `async`. They are registered as `<agent>.<place>`, for example `helper.approval`
+    Functions in `instructions`, `approval`, `stop`, `processors` and `hooks` take the question as a dict, and a
+    `CallContext` if
+    they have a second parameter; they may be `async`. They are registered as `<agent>.<place>`, for example
+    `helper.approval`
     and `helper.input.0`; a string is the name of one that the engine has under that name.
 
     Args:
@@ -39,7 +41,8 @@ class Agent(Generic[T]):
         agents: agents that the model may hand work to, each as the tool `agent-<name>`.
         output: the shape of the final answer: a pydantic model, a dataclass, a TypedDict or a JSON Schema.
         approval: `True`: every tool call waits for a person; or a function asked with `{tool, call_id, arguments}`.
-        stop: ends the run after a step: `{"type": "tool_called", "tool": …}`, `{"type": "text_contains", "text": …}`, or a
+        stop: ends the run after a step: `{"type": "tool_called", "tool": …}`, `{"type": "text_contains", "text":
+        …}`, or a
             function asked with `{step, message, usage}`.
         processors: functions by phase, `input`, `step`, `stream` or `output`.
         hooks: a function by point, `before_tool`, `after_tool` or `after_step`.
@@ -298,10 +301,12 @@ class Agent(Generic[T]):
             resource: who owns the thread, when it is created.
             run_id: the run's id; made by the engine when absent.
             context: what tools and functions find in `ctx.context`, as JSON.
-            transient: keys of `context` that are not recorded, such as secrets; absent after a resume in another process.
+            transient: keys of `context` that are not recorded, such as secrets; absent after a resume in another
+            process.
             detached: the run goes on when nobody waits for it.
             on_busy: what happens when another run works on the thread: `wait` (default), or `error`.
-            options: over the spec: `instructions`, `settings`, `max_steps`, `tool_choice`, `active_tools`, `client_tools`,
+            options: over the spec: `instructions`, `settings`, `max_steps`, `tool_choice`, `active_tools`,
+            `client_tools`,
                 `output`, `require_approval`, `timeout_ms`, `save_per_step`.
 
         Raises:
@@ -338,7 +343,8 @@ class Agent(Generic[T]):
         on_busy: Literal["wait", "error"] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> Result[T]:
-        """As `generate`, for asyncio. Async tools run on this loop, in a copy of the caller's context variables. Cancelling the
+        """As `generate`, for asyncio. Async tools run on this loop, in a copy of the caller's context variables.
+        Cancelling the
         task cancels the run and its tools, unless it is detached."""
         request = self._request(
             input,

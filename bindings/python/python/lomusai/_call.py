@@ -112,7 +112,8 @@ class ToolContext(CallContext):
         return "resume" in (self._facts or {})
 
     def suspend(self, payload: Any = None) -> NoReturn:
-        """Ends this call without a result, until a `resume` command comes: the tool is then called again from its beginning,
+        """Ends this call without a result, until a `resume` command comes: the tool is then called again from its
+        beginning,
         with `resume` set. Needs `may_suspend=True`.
 
         Args:

@@ -89,6 +89,7 @@ class Engine:
         # What was registered from Python, by kind and name, so that registering the same thing again is fine.
         self._registered: dict[tuple[str, str], Any] = {}
         self._replaces = False
+        self._pid = os.getpid()
         _engines.add(self)
 
     # --- Components ---------------------------------------------------------------------------------------------------
@@ -113,7 +114,8 @@ class Engine:
                 self._register_tool(component)
 
     def register_function(self, name: str, function: Callable[..., Any], *, inline: bool = False) -> None:
-        """Registers a function that specs can name: instructions, processors, hooks, rules. It takes the question as a dict,
+        """Registers a function that specs can name: instructions, processors, hooks, rules. It takes the question
+        as a dict,
         and a `CallContext` if it has a second parameter; it may be `async`."""
         with self._lock:
             if self._registered.get(("function", name)) is function:
@@ -123,9 +125,7 @@ class Engine:
             self._native.register_function(name, handler, "inline" if inline and not is_async(function) else place)
             self._registered[("function", name)] = function
 
-    def register_embedder(
-        self, name: str, dimensions: int, function: Callable[[list[str]], Any]
-    ) -> None:
+    def register_embedder(self, name: str, dimensions: int, function: Callable[[list[str]], Any]) -> None:
         """Registers a function that gives one vector of `dimensions` numbers per text; it may be `async`."""
 
         def of_question(question: dict[str, Any]) -> Any:
@@ -135,7 +135,9 @@ class Engine:
             return await function(question["texts"])
 
         handler, place = function_handler(of_question_async if is_async(function) else of_question)
-        self._native.register_embedder(name, dimensions, handler, place)
+        with self._lock:
+            self._native.register_embedder(name, dimensions, handler, place)
+            self._registered[("embedder", name)] = function
 
     def register_spec(self, spec: Mapping[str, Any]) -> None:
         """Registers an agent by its spec, as in every language. What it names is registered separately."""
@@ -148,7 +150,8 @@ class Engine:
             return self._native.unregister(kind, name)
 
     def _replace(self, kind: str, name: str, component: object) -> None:
-        """On the default engine, what is defined again takes the place of what it was: a notebook's cell is run again."""
+        """On the default engine, what is defined again takes the place of what it was: a notebook's cell is run
+        again."""
         known = self._registered.get((kind, name))
         if known is not None and self._replaces and _same_definition(known, component):
             self._native.unregister(kind, name)
@@ -180,7 +183,8 @@ class Engine:
         return Stream(self, run, parse, bool(request.get("detached")))
 
     def run(self, request: Mapping[str, Any], *, check: bool = True) -> Result[Any]:
-        """Runs an agent by a start request, as in every language: `{agent, input, history?, thread?, context?, options?, …}`.
+        """Runs an agent by a start request, as in every language: `{agent, input, history?, thread?, context?,
+        options?, …}`.
 
         Raises:
             LomusaiError: what is wrong with the request, or, with `check`, why the run failed.
@@ -204,7 +208,8 @@ class Engine:
         return await self._launch(request, _loop.current().native, parse).aresult(check=check)
 
     def stream(self, request: Mapping[str, Any]) -> Stream[Any]:
-        """Begins a run by a start request, to be read with `for` or `async for`. Where a loop runs, async callables run on it,
+        """Begins a run by a start request, to be read with `for` or `async for`. Where a loop runs, async callables
+        run on it,
         and it must not be blocked by a plain `for`."""
         return self._stream(request, None)
 
@@ -288,7 +293,8 @@ class Engine:
         return await self._acommand(run_id, _tool_result(effect_id, output, is_error))
 
     def cancel(self, run_id: str, grace: float = 0, reason: str | None = None) -> None:
-        """Asks for a run to be cancelled. Its tools are told at once; results within `grace` seconds are still recorded."""
+        """Asks for a run to be cancelled. Its tools are told at once; results within `grace` seconds are still
+        recorded."""
         self.command(run_id, _cancel(grace, reason))
 
     async def acancel(self, run_id: str, grace: float = 0, reason: str | None = None) -> None:
@@ -455,13 +461,30 @@ class Engine:
     # --- The end ------------------------------------------------------------------------------------------------------
 
     def close(self, timeout: float | None = None) -> None:
-        """Closes the engine: runs that have a reader are cancelled, detached ones with a `path` go on at the next `start`.
+        """Closes the engine: runs that have a reader are cancelled, detached ones with a `path` go on at the next
+        `start`.
         Waits at most `timeout` seconds (default: `close_ms`) for runs and plain functions. Doing it twice is fine.
 
         Raises:
-            TimeoutError: functions that did not return are abandoned (`close_timeout`); the engine is closed all the same.
+            TimeoutError: functions that did not return are abandoned (`close_timeout`); the engine is closed all
+            the same.
         """
-        self._native.close(timeout)
+        if self._pid != os.getpid():
+            # The parent's: it goes on there, and nothing of it runs here.
+            return
+        try:
+            self._native.close(timeout)
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Lets go of the callables: some of them may refer to this engine, and the native half is no part of Python's
+        garbage collection."""
+        with self._lock:
+            for kind, name in [key for key in self._registered if key[0] != "agent"]:
+                del self._registered[(kind, name)]
+                with contextlib.suppress(LomusaiError):
+                    self._native.unregister(kind, name)
 
     async def aclose(self, timeout: float | None = None) -> None:
         """As `close`, for asyncio."""
@@ -541,7 +564,8 @@ def default_engine() -> Engine:
 
 
 def _at_exit() -> None:
-    """Closes every engine before the interpreter goes away: a thread that comes back to a finalized one is killed by CPython."""
+    """Closes every engine before the interpreter goes away: a thread that comes back to a finalized one is killed
+    by CPython."""
     for engine in list(_engines):
         with contextlib.suppress(Exception):
             engine.close(_EXIT_SECONDS)

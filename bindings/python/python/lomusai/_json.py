@@ -45,6 +45,6 @@ def reduce(value: object) -> Any:
     if isinstance(value, Set):
         return list(value)
     raise NotJson(
-        f"a value of type {type(value).__name__} is not JSON: return texts, numbers, lists, dicts, dataclasses or models",
+        f"a value of type {type(value).__name__} is not JSON: give texts, numbers, lists, dicts, dataclasses, models",
         code="json_invalid",
     )

@@ -1,6 +1,7 @@
 """Asyncio loops and the engine: one bridge per loop, and loops of the package's own for callers that have none.
 
-The engine's threads never run Python code of asyncio. They queue what a loop should do and write to a file descriptor that the
+The engine's threads never run Python code of asyncio. They queue what a loop should do and write to a file
+descriptor that the
 loop watches.
 """
 
@@ -221,7 +222,8 @@ def own_bridge() -> LoopBridge:
 def blocking() -> Iterator[LoopBridge]:
     """Around a call that blocks this thread; gives the loop for the async callables of what it waits for.
 
-    The loop that runs on this thread, if any, cannot serve them meanwhile. Where it is one of ours, another takes its place.
+    The loop that runs on this thread, if any, cannot serve them meanwhile. Where it is one of ours, another takes
+    its place.
     """
     running = asyncio._get_running_loop()
     mine = None if running is None else next((own for own in _own_loops if own.loop is running), None)

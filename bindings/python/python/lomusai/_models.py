@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any, TypeAlias, Union
+from typing import Any, TypeAlias, Union, cast
 
 from . import _lomusai as native
 from ._call import CallContext, takes_context
 from .errors import ClosedError, InvalidError
 
 Chunk: TypeAlias = Union[str, dict[str, Any]]
-"""A piece of an answer: text, or `{"type": "text" | "reasoning" | "tool_call" | "tool_call_delta" | "usage" | "finish" | …}`."""
+"""A piece of an answer: text, or `{"type": "text" | "reasoning" | "tool_call" | "tool_call_delta" | "usage" |
+"finish" | …}`."""
 ModelRequest: TypeAlias = dict[str, Any]
 """What a model is asked: `{messages, tools?, tool_choice, settings, output?, model?}`."""
 
@@ -50,7 +51,9 @@ class ScriptedModel(Provider):
     """
 
     def __init__(self, script: Iterable[dict[str, Any]] | dict[str, Any], *, name: str | None = None) -> None:
-        self.script = script if isinstance(script, dict) else list(script)
+        self.script: dict[str, Any] | list[dict[str, Any]] = (
+            cast("dict[str, Any]", script) if isinstance(script, dict) else list(script)
+        )
         self.name = name
 
     def register(self, engine: native.Engine, name: str) -> None:
@@ -67,9 +70,7 @@ class Compatible(Provider):
         settings: everything else that the provider takes, such as `model`, `headers`, `proxy`, `ca_file`, `timeouts`.
     """
 
-    def __init__(
-        self, base_url: str, *, api_key: str | None = None, name: str | None = None, **settings: Any
-    ) -> None:
+    def __init__(self, base_url: str, *, api_key: str | None = None, name: str | None = None, **settings: Any) -> None:
         self.settings: dict[str, Any] = {"base_url": base_url, **settings}
         if api_key is not None:
             self.settings["api_key"] = api_key
@@ -82,18 +83,21 @@ class Compatible(Provider):
 class LlmProvider(Provider):
     """A provider written in Python: subclass it and write `stream`.
 
-    `stream` takes the request, and a `CallContext` if it has a second parameter, and gives the answer in chunks, strings or
-    dicts: as an `async` generator, as a plain generator, or, returning it, as one text or a list. A `{"type": "finish"}` chunk
+    `stream` takes the request, and a `CallContext` if it has a second parameter, and gives the answer in chunks,
+    strings or
+    dicts: as an `async` generator, as a plain generator, or, returning it, as one text or a list. A `{"type":
+    "finish"}` chunk
     is added where it gives none.
 
     What it raises ends the run with `provider_host_failed`, whose cause is the exception; raise
-    `UnavailableError("…", code="provider_failed")` and the like to have the call retried. When the run is cancelled, an async
+    `UnavailableError("…", code="provider_failed")` and the like to have the call retried. When the run is
+    cancelled, an async
     generator is cancelled by asyncio; a plain one is closed at its next chunk.
     """
 
     def __init__(self, name: str | None = None) -> None:
         if name is not None:
-            self.name = name
+            self.name: str | None = name
 
     def stream(
         self, request: ModelRequest, /

@@ -21,7 +21,9 @@ Parse = Callable[[Any], T]
 class Result(Generic[T]):
     """What a run came to, or where it waits."""
 
-    def __init__(self, engine: Engine, body: dict[str, Any], error: LomusaiError | None, parse: Parse[T] | None) -> None:
+    def __init__(
+        self, engine: Engine, body: dict[str, Any], error: LomusaiError | None, parse: Parse[T] | None
+    ) -> None:
         self._engine = engine
         self._parse = parse
         self._object: Any = None
@@ -34,7 +36,7 @@ class Result(Generic[T]):
         """The text of the answer."""
         self.output: dict[str, Any] = body.get("output") or {}
         """The output as it is recorded: `text`, `object`, `finish`, `steps`."""
-        self.usage: Usage = body.get("usage") or {}
+        self.usage: Usage = cast(Usage, body.get("usage") or {})
         """Tokens used by the run and its sub-agents."""
         self.messages: list[Message] = body.get("messages") or []
         """The whole conversation. The next call's `history`."""
@@ -89,7 +91,9 @@ class Result(Generic[T]):
         """As `resume`, for asyncio."""
         return await self._engine._acommand(self.run_id, _resume(effect_id, data), self._parse)
 
-    async def atool_result(self, output: Any = None, effect_id: str | None = None, *, is_error: bool = False) -> Result[T]:
+    async def atool_result(
+        self, output: Any = None, effect_id: str | None = None, *, is_error: bool = False
+    ) -> Result[T]:
         """As `tool_result`, for asyncio."""
         return await self._engine._acommand(self.run_id, _tool_result(effect_id, output, is_error), self._parse)
 
@@ -120,7 +124,8 @@ def _tool_result(effect_id: str | None, output: Any, is_error: bool) -> dict[str
 class Stream(Generic[T]):
     """A run under way: `for` or `async for` its events, then ask for its `result`.
 
-    Leaving the loop early cancels the run and its tools, unless it is detached; so does letting go of the stream. To read on and
+    Leaving the loop early cancels the run and its tools, unless it is detached; so does letting go of the stream.
+    To read on and
     off without that, use `next` and `anext`. A run waits for a reader that is slow.
     """
 
@@ -179,7 +184,8 @@ class Stream(Generic[T]):
             check: raise the error of a run that failed; else it is in the result's `error`.
 
         Raises:
-            LomusaiError: why the run failed or could not be driven on, of the class of its kind; `__cause__` is what the
+            LomusaiError: why the run failed or could not be driven on, of the class of its kind; `__cause__` is
+            what the
                 Python callable raised.
             KeyboardInterrupt: the run was cancelled by Ctrl-C.
         """
@@ -213,7 +219,8 @@ class Stream(Generic[T]):
         return result
 
     def cancel(self, grace: float = 0, reason: str | None = None) -> None:
-        """Asks for the run to be cancelled. Its tools are told at once; results within `grace` seconds are still recorded."""
+        """Asks for the run to be cancelled. Its tools are told at once; results within `grace` seconds are still
+        recorded."""
         self._run.cancel(max(0, round(grace * 1000)), reason)
 
     def close(self) -> None:
@@ -310,7 +317,8 @@ class TextStream:
 
 
 class Observer:
-    """Reads a run beside its primary reader: `for` or `async for` its events. Never slows the run; may lag, and is told so."""
+    """Reads a run beside its primary reader: `for` or `async for` its events. Never slows the run; may lag, and is
+    told so."""
 
     def __init__(self, observer: native.Observer) -> None:
         self._observer = observer

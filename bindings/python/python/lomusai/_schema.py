@@ -58,6 +58,18 @@ def _utc(text: str) -> str:
     return text[:-1] + "+00:00" if text.endswith("Z") else text
 
 
+def _each(item: Convert) -> Convert:
+    return lambda values: [item(value) for value in values]
+
+
+def _into(kind: Convert, item: Convert) -> Convert:
+    return lambda values: kind(map(item, values))
+
+
+def _each_value(item: Convert) -> Convert:
+    return lambda values: {key: item(value) for key, value in values.items()}
+
+
 def is_model(annotation: object) -> bool:
     """Whether it is a pydantic model, without importing pydantic."""
     return isinstance(annotation, type) and hasattr(annotation, "model_json_schema")
@@ -127,7 +139,7 @@ class Types:
         if isinstance(annotation, typing.TypeVar):
             return {}
         raise InvalidError(
-            f"{where}: no JSON Schema is known for {annotation!r}: use standard types, dataclasses, TypedDicts or models",
+            f"{where}: no JSON Schema is known for {annotation!r}: use standard types, dataclasses, TypedDicts, models",
             code="schema_invalid",
         )
 
@@ -200,16 +212,16 @@ class Types:
             return self._union([item for item in arguments if item is not type(None)])
         if annotation in _LISTS or origin in _LISTS:
             item = self.convert(arguments[0]) if arguments else None
-            return None if item is None else lambda values: [item(value) for value in values]
+            return None if item is None else _each(item)
         if annotation in _SETS or origin in _SETS:
             kind = frozenset if (origin or annotation) is frozenset else set
             item = self.convert(arguments[0]) if arguments else None
-            return lambda values: kind(values if item is None else map(item, values))
+            return kind if item is None else _into(kind, item)
         if annotation is tuple or origin is tuple:
             return self._convert_tuple(arguments)
         if annotation in _DICTS or origin in _DICTS:
             item = self.convert(arguments[1]) if arguments else None
-            return None if item is None else lambda values: {key: item(value) for key, value in values.items()}
+            return None if item is None else _each_value(item)
         if isinstance(annotation, type):
             if issubclass(annotation, enum.Enum):
                 return annotation
@@ -250,7 +262,7 @@ class Types:
             return tuple
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             item = self.convert(arguments[0])
-            return tuple if item is None else lambda values: tuple(map(item, values))
+            return tuple if item is None else _into(tuple, item)
         items = [self.convert(item) for item in arguments]
 
         def convert(values: Any) -> Any:

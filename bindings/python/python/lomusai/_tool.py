@@ -26,8 +26,8 @@ class ToolOutput:
     """
 
     def __init__(self, output: Any = None, content: Sequence[Part] = ()) -> None:
-        self.output = output
-        self.content = list(content)
+        self.output: Any = output
+        self.content: list[Part] = list(content)
 
 
 class Tool(Generic[P, R]):
@@ -51,12 +51,12 @@ class Tool(Generic[P, R]):
         self.function = function
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
-        self.name = name or getattr(function, "__name__", type(function).__name__)
-        self.approval = approval
-        self.is_async = is_async(function)
+        self.name: str = name or str(getattr(function, "__name__", type(function).__name__))
+        self.approval: bool | str | Callable[..., Any] = approval
+        self.is_async: bool = is_async(function)
         if inline and self.is_async:
             raise InvalidError(f"tool `{self.name}`: `inline` is for plain functions", code="argument_invalid")
-        self.place = "async" if self.is_async else "inline" if inline else "pool"
+        self.place: str = "async" if self.is_async else "inline" if inline else "pool"
         self._context: str | None = None
         self._convert: dict[str, Convert] = {}
         self._whole: str | None = None
@@ -100,9 +100,7 @@ class Tool(Generic[P, R]):
         schema: dict[str, Any] = self.spec["input_schema"]
         return schema
 
-    def _signature(
-        self, localns: dict[str, Any] | None, given: dict[str, Any] | None
-    ) -> tuple[str, dict[str, Any]]:
+    def _signature(self, localns: dict[str, Any] | None, given: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
         function: Any = self.function
         if not inspect.isroutine(function) and not isinstance(function, type):
             function = function.__call__
@@ -256,11 +254,15 @@ def tool(
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Makes a tool of a function, plain or `async`.
 
-    The model is told the function's name, its docstring (without the part on parameters), and a JSON Schema made from its
-    signature; no other arguments are let through. Parameters with a default may be left out. The function gets values of the
-    annotated types: dataclasses, enums, pydantic models. A parameter annotated with `ToolContext` is not shown to the model.
+    The model is told the function's name, its docstring (without the part on parameters), and a JSON Schema made
+    from its
+    signature; no other arguments are let through. Parameters with a default may be left out. The function gets
+    values of the
+    annotated types: dataclasses, enums, pydantic models. A parameter annotated with `ToolContext` is not shown to
+    the model.
 
-    What it raises is told to the model as the tool's error, as `str(exception)`. When the run is cancelled, an async function
+    What it raises is told to the model as the tool's error, as `str(exception)`. When the run is cancelled, an
+    async function
     is cancelled by asyncio; a plain one goes on until it returns and should look at `ctx.cancelled`.
 
     Args:
