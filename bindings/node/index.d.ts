@@ -508,6 +508,9 @@ export declare class Engine implements AsyncDisposable {
   deleteThread(thread: string): Promise<boolean>;
   embed(embedder: string, texts: string[]): Promise<number[][]>;
 
+  /** Asks the engine something by name, as every other language can. */
+  call(operation: string, params?: Record<string, unknown>): Promise<any>;
+
   /** Cancels runs that have a reader; leaves detached ones of a durable store for the next `start()`. */
   close(options?: { timeoutMs?: number }): Promise<void>;
   readonly closed: boolean;

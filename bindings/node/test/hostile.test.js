@@ -177,21 +177,33 @@ test('a tool that never answers but listens is told of it', { timeout: 600_000 }
 });
 
 test('a tool that answers after it was cancelled', { timeout: 600_000 }, async () => {
-  let late = 0;
+  let [called, late] = [0, 0];
+  const refused = new Set();
   const agent = agentWith({
     onCall: (_, answer) => {
+      called += 1;
       answer.signal.addEventListener('abort', () => {
-        assert.throws(() => answer.resolve('late'), { code: 'handle_closed' });
         late += 1;
+        try {
+          // Between being told and nobody waiting any more it is taken, and dropped.
+          answer.resolve('late');
+        } catch (error) {
+          refused.add(error.code);
+        }
       });
     },
   });
   await often(async () => {
     const stream = agent.stream('Go');
     for await (const event of stream) if (event.type === 'effect_started' && event.kind === 'tool') stream.cancel();
-    assert.equal((await stream.result).status, 'cancelled');
+    const result = await stream.result;
+    assert.equal(result.status, 'cancelled');
+    assert.ok(!JSON.stringify(result.messages).includes('late'));
   });
-  while (late < RUNS) await sleep(5);
+  // A run may be cancelled before its tool is called.
+  assert.ok(called > 0);
+  while (late < called) await sleep(5);
+  assert.deepEqual([...refused], ['handle_closed']);
   await agent.engine.close();
 });
 
