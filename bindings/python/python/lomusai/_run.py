@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -194,6 +193,9 @@ class Stream(Generic[T]):
 
     async def aresult(self, *, check: bool = True) -> Result[T]:
         """As `result`, for asyncio. Cancelling the task cancels the run, unless it is detached."""
+        # Not at the top: whoever uses no asyncio does not wait for its import.
+        import asyncio
+
         from . import _loop
 
         bridge = _loop.current()
