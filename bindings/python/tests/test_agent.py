@@ -274,8 +274,9 @@ async def test_cancelling_the_task_cancels_the_tool(engine: Engine) -> None:
     begun = asyncio.Event()
 
     @tool
-    async def wait() -> None:
+    async def wait(ctx: ToolContext) -> None:
         begun.set()
+        ctx.progress("begun")
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -291,11 +292,12 @@ async def test_cancelling_the_task_cancels_the_tool(engine: Engine) -> None:
     await asyncio.wait_for(told.wait(), 5)
     told.clear()
     with pytest.raises(asyncio.TimeoutError):
-        await asyncio.wait_for(agent.agenerate("go"), 0.05)
+        await asyncio.wait_for(agent.agenerate("go"), 0.5)
     await asyncio.wait_for(told.wait(), 5)
     told.clear()
     async for event in agent.stream("go"):
-        if event["type"] == "effect_started" and event["kind"] == "tool":
+        # Not at its start: a tool that is cancelled before its turn comes is never called.
+        if event["type"] == "effect_progress":
             break
     await asyncio.wait_for(told.wait(), 5)
     assert {run["status"] for run in await engine.aruns()} == {"cancelled"}
@@ -306,12 +308,13 @@ def test_breaking_out_of_for_cancels_a_plain_tool(engine: Engine) -> None:
 
     @tool
     def wait(ctx: ToolContext) -> None:
+        ctx.progress("begun")
         while not ctx.cancelled:
             time.sleep(0.002)
         told.set()
 
     for event in Agent("a", calls("wait"), tools=[wait], engine=engine).stream("go"):
-        if event["type"] == "effect_started" and event["kind"] == "tool":
+        if event["type"] == "effect_progress":
             break
     assert told.wait(5)
 
