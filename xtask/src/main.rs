@@ -6,6 +6,8 @@
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
 mod codegen;
+mod demo;
+mod dist;
 mod shell;
 mod suites;
 mod tally;
@@ -26,6 +28,19 @@ struct Task {
 
 const TASKS: &[Task] = &[
     Task { name: "test", usage: test::USAGE, help: "run all tests in all languages", run: test::run },
+    Task {
+        name: "soak",
+        usage: "",
+        help: "the long forms of the tests that look for leaks and races",
+        run: test::soak,
+    },
+    Task { name: "demo", usage: demo::USAGE, help: "one run in three programs: Python, Node, C", run: demo::run },
+    Task {
+        name: "dist",
+        usage: "",
+        help: "the wheel, the npm packages and the C archive, in target/dist",
+        run: dist::run,
+    },
     Task { name: "codegen", usage: "[--check]", help: "write the generated files, or only compare", run: codegen::run },
 ];
 

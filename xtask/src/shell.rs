@@ -62,7 +62,6 @@ impl Shell {
     }
 
     /// Makes sure that a program is there: installs its Debian package where that is possible, or says what to install.
-    #[allow(dead_code, reason = "for suites and tasks that need more than Rust")]
     pub(crate) fn need(&self, program: &str, package: &str) -> Result<(), String> {
         if found(program) {
             return Ok(());
@@ -106,7 +105,6 @@ impl Shell {
     }
 
     /// A Python of our own under `target/venv`, with the pinned packages of `requirements` (a file) installed.
-    #[allow(dead_code, reason = "for suites and tasks in Python")]
     pub(crate) fn venv(&self, requirements: &Path) -> Result<PathBuf, String> {
         let (venv, wanted) = (self.target().join("venv"), read(requirements)?);
         let python = venv.join("bin/python");
@@ -134,7 +132,6 @@ impl Shell {
     }
 
     /// Installs what the `package.json` in `folder` asks for, if it is not there yet.
-    #[allow(dead_code, reason = "for suites and tasks in Node")]
     pub(crate) fn npm_install(&self, folder: &Path) -> Result<(), String> {
         self.need("npm", "npm")?;
         let locked = folder.join("package-lock.json").exists();

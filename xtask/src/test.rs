@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::shell::{Shell, stream};
-use crate::suites::SUITES;
+use crate::suites::{SOAKS, SUITES};
 use crate::tally::{Reader, Tally};
 
 pub(crate) const USAGE: &str = "[--full] [--only SUITE]...";
@@ -23,7 +23,6 @@ pub(crate) struct Suite {
 /// What a suite has found so far.
 pub(crate) struct Report {
     /// Whether the long form was asked for.
-    #[allow(dead_code, reason = "for suites that have a long form")]
     pub(crate) full: bool,
     tally: Tally,
     /// What failed, in words.
@@ -85,7 +84,6 @@ impl Report {
     }
 
     /// One thing could not be looked at.
-    #[allow(dead_code, reason = "for suites that need what may be absent")]
     pub(crate) fn skip(&mut self, why: &str) {
         println!("skipped: {why}");
         self.tally += Tally::SKIPPED;
@@ -111,6 +109,24 @@ pub(crate) fn run(shell: &Shell, arguments: &[&str]) -> Result<(), String> {
         println!("\n=== {} ===", suite.name);
         let started = now();
         let mut report = Report { full, tally: Tally::default(), failures: Vec::new() };
+        if let Err(why) = (suite.run)(shell, &mut report) {
+            report.fail(why);
+        }
+        done.push((suite, report, started.elapsed()));
+    }
+    summary(&done)
+}
+
+/// `cargo xtask soak`: the languages' suites in their long form, and C's runs by the hundred thousand.
+pub(crate) fn soak(shell: &Shell, arguments: &[&str]) -> Result<(), String> {
+    if let Some(other) = arguments.first() {
+        return Err(format!("unknown argument `{other}`: cargo xtask soak"));
+    }
+    let mut done = Vec::new();
+    for suite in SOAKS {
+        println!("\n=== {} ===", suite.name);
+        let started = now();
+        let mut report = Report { full: true, tally: Tally::default(), failures: Vec::new() };
         if let Err(why) = (suite.run)(shell, &mut report) {
             report.fail(why);
         }

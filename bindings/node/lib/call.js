@@ -252,12 +252,17 @@ function providerCallable(provider) {
     const context = new CallContext(answer, facts, input);
     pump(provider, JSON.parse(input), context, answer).then(
       () => settle(context, (answer) => answer.finish()),
-      (error) => {
-        const code = error instanceof LomusaiError && PROVIDER_KINDS.has(error.kind) ? error.code : undefined;
-        fail(context, error, code);
-      },
+      (error) => fail(context, error, providerCode(error)),
     );
   };
+}
+
+function providerCode(error) {
+  try {
+    return error instanceof LomusaiError && PROVIDER_KINDS.has(error.kind) ? error.code : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 async function pump(provider, request, context, answer) {

@@ -305,6 +305,11 @@ class Engine {
     return this.#native.closed;
   }
 
+  /** Asks the engine something by name, as every other language can: see the engine's list of operations. */
+  call(operation, params) {
+    return this.#ask(String(operation), params);
+  }
+
   async #ask(operation, params = {}) {
     const text = encode(params, `the parameters of ${operation}`);
     const answer = await wait((ticket) => this.#native.call(ticket, operation, text), this);

@@ -14,7 +14,7 @@ function encode(value, what) {
   try {
     json = stringify(value);
   } catch (cause) {
-    throw invalid(`${what} cannot be written as JSON: ${String(cause?.message ?? cause).split('\n')[0]}`, cause);
+    throw invalid(`${what} cannot be written as JSON: ${words(cause)}`, cause);
   }
   if (json === undefined) {
     if (value === undefined) return 'null';
@@ -23,12 +23,20 @@ function encode(value, what) {
   return json.includes('\\ud') ? json.replace(LONE_SURROGATE, '\ufffd') : json;
 }
 
+function words(cause) {
+  try {
+    return String(cause?.message ?? cause).split('\n')[0];
+  } catch {
+    return 'it throws what cannot be described';
+  }
+}
+
 function stringify(value) {
   try {
     return JSON.stringify(value);
   } catch (error) {
     // A replacer makes everything several times slower, so it is only used where it is needed.
-    if (!(error instanceof TypeError) || !/BigInt/.test(error.message)) throw error;
+    if (!/BigInt/.test(words(error))) throw error;
     return JSON.stringify(value, (_, item) => (typeof item === 'bigint' ? fromBigInt(item) : item));
   }
 }

@@ -138,17 +138,18 @@ class RunStream {
   }
 
   async #came(run) {
+    let text;
     try {
-      const wire = JSON.parse(await wait((ticket) => run.result(ticket), this));
-      const result = new Result(wire, this.#engine, this.#finalize);
-      return this.#finalize ? await this.#finalize(result) : result;
+      text = await wait((ticket) => run.result(ticket), this);
     } catch (error) {
       if (error?.resultJson) {
-        const result = new Result(JSON.parse(error.resultJson), this.#engine, this.#finalize);
-        Object.defineProperty(error, 'result', { value: result, configurable: true });
+        const value = new Result(JSON.parse(error.resultJson), this.#engine, this.#finalize);
+        Object.defineProperty(error, 'result', { value, configurable: true });
       }
       throw error;
     }
+    const result = new Result(JSON.parse(text), this.#engine, this.#finalize);
+    return this.#finalize ? this.#finalize(result) : result;
   }
 
   /** Whether somebody wants the events: else they are never made. */

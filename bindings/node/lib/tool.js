@@ -53,7 +53,7 @@ class Tool {
 function answered(tool) {
   return (input, facts, answer) => {
     const context = new ToolContext(answer, facts, input);
-    const failed = (error) => fail(context, error, error?.[notFitting] ? 'arguments_invalid' : undefined);
+    const failed = (error) => fail(context, error, notFitting.has(error) ? 'arguments_invalid' : undefined);
     outcome(
       () => then(prepare(tool, input, context), (args) => tool.execute(args, context)),
       (value) => {
@@ -78,12 +78,13 @@ function answeredLater(tool) {
   };
 }
 
-const notFitting = Symbol('notFitting');
+/** Errors of our own checks: nothing is asked of an error itself, which may be anything. */
+const notFitting = new WeakSet();
 
 /** The arguments and what resumed the tool, as their schemas make them. */
 function prepare(tool, input, context) {
   const marked = (error) => {
-    error[notFitting] = true;
+    if (typeof error === 'object' && error !== null) notFitting.add(error);
     throw error;
   };
   const check = (schema, value, what) => {

@@ -395,6 +395,8 @@ impl Slot {
         }
         state.reply = None;
         state.chunks.clear();
+        // An error may hold the host's stack, and that the answer handle, and that this: a ring nobody would ever free.
+        state.end = None;
         drop(state);
         self.room.notify_all();
         self.room_for_tasks.notify_waiters();

@@ -12,6 +12,7 @@ mod run;
 pub use answer::{Answer, CallInfo, Pushed};
 pub use engine::{HostEngine, LogFn, Placement};
 pub use ops::OPERATIONS;
+pub use pool::while_waiting;
 pub use run::{HostObserver, HostResult, HostRun, NextJson};
 
 use lomusai_core::{Error, Result};

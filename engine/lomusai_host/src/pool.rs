@@ -185,7 +185,7 @@ fn timeout_at(timeout: Duration) -> std::time::Instant {
 
 /// Runs something that waits for the engine. On a pool's thread, another may take its place meanwhile: so callbacks that call back
 /// into the engine can nest as deep as there are threads.
-pub(crate) fn while_waiting<T>(wait: impl FnOnce() -> T) -> T {
+pub fn while_waiting<T>(wait: impl FnOnce() -> T) -> T {
     let Some((pool, ticket)) = OWN.with(|own| own.borrow().clone()) else { return wait() };
     /// Takes the place again, also when the wait panics.
     struct Back(Arc<HostPool>, Arc<Ticket>);

@@ -35,17 +35,19 @@ const PREFACE: &str = r#"/*
  */"#;
 
 pub(super) fn generate(root: &Path) -> Result<Generated, String> {
-    let mut config = Config::default();
-    config.language = Language::C;
-    config.header = Some(PREFACE.into());
-    config.include_guard = Some("LOMUSAI_H".into());
-    config.no_includes = true;
-    config.sys_includes = ["stdbool.h", "stddef.h", "stdint.h"].map(String::from).to_vec();
-    config.cpp_compat = true;
-    config.style = Style::Both;
-    config.usize_is_size_t = true;
-    config.documentation_style = DocumentationStyle::C99;
-    config.line_length = 128;
+    let config = Config {
+        language: Language::C,
+        header: Some(PREFACE.into()),
+        include_guard: Some("LOMUSAI_H".into()),
+        no_includes: true,
+        sys_includes: ["stdbool.h", "stddef.h", "stdint.h"].map(String::from).to_vec(),
+        cpp_compat: true,
+        style: Style::Both,
+        usize_is_size_t: true,
+        documentation_style: DocumentationStyle::C99,
+        line_length: 128,
+        ..Config::default()
+    };
     let bindings = Builder::new()
         .with_config(config)
         .with_src(root.join("ffi/src/lib.rs"))

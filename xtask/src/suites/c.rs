@@ -70,7 +70,6 @@ pub(crate) fn run(shell: &Shell, report: &mut Report) -> Result<(), String> {
 }
 
 /// Runs each hostile case so often that a leak shows: the second half of the runs may not need more memory than the first.
-#[allow(dead_code, reason = "for the soak task")]
 pub(crate) fn soak(shell: &Shell, report: &mut Report) -> Result<(), String> {
     needs(shell)?;
     let program = folder(shell)?.join("hostile");

@@ -47,7 +47,8 @@ pub(crate) fn run(shell: &Shell, report: &mut Report) -> Result<(), String> {
             let file = folder.join(format!("{}-{}.db", starts.language, resumes.language));
             let run_id = start_and_kill(starts.command(shell, &["start", &text(&file)]))?;
             let said = said(resumes.command(shell, &["resume", &text(&file), &run_id]))?;
-            if line(&said, "digest ").as_ref() == Some(digest) && line(&said, "text ").as_deref() == Some("1 + 2 is 3.") {
+            if line(&said, "digest ").as_ref() == Some(digest) && line(&said, "text ").as_deref() == Some("1 + 2 is 3.")
+            {
                 println!("ok: {what}");
                 report.pass();
             } else {
@@ -65,7 +66,8 @@ fn programs(shell: &Shell, folder: &Path) -> Result<Vec<Program>, String> {
     // Node looks for packages beside the program.
     let modules = folder.join("node_modules/@lomusai");
     fs::create_dir_all(&modules).map_err(|e| format!("{}: {e}", modules.display()))?;
-    std::os::unix::fs::symlink(node::package(shell)?, modules.join("node")).map_err(|e| format!("{}: {e}", modules.display()))?;
+    std::os::unix::fs::symlink(node::package(shell)?, modules.join("node"))
+        .map_err(|e| format!("{}: {e}", modules.display()))?;
     fs::copy(sources.join("agent.mjs"), folder.join("agent.mjs")).map_err(|e| format!("agent.mjs: {e}"))?;
     Ok(vec![
         Program { language: "python", words: vec![python::interpreter(shell)?, sources.join("agent.py")] },

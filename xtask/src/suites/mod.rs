@@ -1,7 +1,10 @@
 //! The suites of `cargo xtask test`, in the order they run. One file per language; what needs least time comes first.
 
-mod c;
+pub(crate) mod c;
+mod cross;
 mod examples;
+pub(crate) mod node;
+pub(crate) mod python;
 mod rust;
 
 use crate::test::Suite;
@@ -14,4 +17,14 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "rust", language: "rust", run: rust::tests },
     Suite { name: "examples", language: "rust", run: examples::rust },
     Suite { name: "c", language: "c", run: c::run },
+    Suite { name: "python", language: "python", run: python::run },
+    Suite { name: "node", language: "node", run: node::run },
+    Suite { name: "cross", language: "all", run: cross::run },
+];
+
+/// What `cargo xtask soak` runs, each in its long form.
+pub(crate) const SOAKS: &[Suite] = &[
+    Suite { name: "c", language: "c", run: c::soak },
+    Suite { name: "python", language: "python", run: python::run },
+    Suite { name: "node", language: "node", run: node::run },
 ];

@@ -63,6 +63,22 @@ fn a_resume_with_null_is_a_resume() {
 }
 
 #[test]
+fn what_could_not_be_read_back_is_refused() {
+    let mut deep = json!("bottom");
+    for _ in 0..200 {
+        deep = json!([deep]);
+    }
+    let mut run = Case::new(json!({"tools": ["a", "b"]})).calls(&["a", "b"]);
+    run.tool("1.0", Ok(deep.clone()));
+    run.input(Input::Tool("1.1".into(), Ok(ToolReply::Suspend { suspend: deep })));
+    let results = run.results();
+    assert!(
+        results.iter().all(|(status, told)| *status == ToolStatus::Error && told.to_string().contains("nests deeper")),
+        "{results:?}"
+    );
+}
+
+#[test]
 fn a_finished_run_takes_no_commands() {
     let mut run = Case::new(json!({})).says("done");
     assert_eq!(run.machine.status(), RunStatus::Completed);

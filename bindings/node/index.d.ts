@@ -1,0 +1,524 @@
+// Types of Lomusai for Node. Written by hand, but for the errors and events, which every language gets from one table.
+
+import type {
+  DurableEvent, EffectKind, ErrorBody, FinishReason, LogLevel, Message, Part, Pending, Role, RunEvent, RunInfo, RunStatus, Usage,
+} from './lib/events';
+
+export * from './lib/events';
+export {
+  LomusaiError, InvalidError, NotFoundError, ConflictError, DeniedError, RateLimitedError, UnavailableError, TimeoutError,
+  CancelledError, LimitError, StorageError, ToolError, ProviderError, HostError, ClosedError, InternalError,
+} from './lib/errors';
+export type { ErrorCode, ErrorKind } from './lib/errors';
+
+// --- Schemas -------------------------------------------------------------------------------------------------------------------
+
+/** The part of the Standard Schema interface that is needed here: zod, valibot, arktype and others have it. */
+export interface StandardSchema<Input = unknown, Output = Input> {
+  readonly '~standard': {
+    readonly version: 1;
+    readonly vendor: string;
+    readonly validate: (value: unknown) => any;
+    readonly types?: { readonly input: Input; readonly output: Output } | undefined;
+  };
+}
+
+/** A JSON Schema. Write it `as const` to have the type of the arguments inferred. */
+export type JsonSchema = { readonly [keyword: string]: unknown };
+
+export type Schema = StandardSchema<any, any> | JsonSchema;
+
+/** What a schema's own checks make of a value. */
+export type InferOutput<S> = S extends { readonly '~standard': { readonly types?: infer T } }
+  ? NonNullable<T> extends { readonly output: infer Output } ? Output : unknown
+  : S extends JsonSchema ? FromJsonSchema<S> : any;
+
+/** The type that a JSON Schema written `as const` describes, as far as it is made of the plain keywords. */
+export type FromJsonSchema<S> =
+  S extends { readonly const: infer Value } ? Value
+  : S extends { readonly enum: readonly (infer Value)[] } ? Value
+  : S extends { readonly type: 'string' } ? string
+  : S extends { readonly type: 'number' | 'integer' } ? number
+  : S extends { readonly type: 'boolean' } ? boolean
+  : S extends { readonly type: 'null' } ? null
+  : S extends { readonly type: 'array'; readonly items: infer Item } ? FromJsonSchema<Item>[]
+  : S extends { readonly type: 'array' } ? unknown[]
+  : S extends { readonly type: 'object'; readonly properties: infer P } ? FromProperties<P, Required<S>>
+  : any;
+
+type Required<S> = S extends { readonly required: readonly (infer Name)[] } ? Name : never;
+type FromProperties<P, R> = Flat<
+  { -readonly [K in keyof P as K extends R ? K : never]: FromJsonSchema<P[K]> } &
+  { -readonly [K in keyof P as K extends R ? never : K]?: FromJsonSchema<P[K]> }
+>;
+type Flat<T> = { [K in keyof T]: T[K] };
+
+// --- Calls ---------------------------------------------------------------------------------------------------------------------
+
+/** What a callable knows about its call. */
+export interface CallContext {
+  readonly runId: string;
+  readonly effectId: string;
+  /** The same for every attempt of this call, in every process. */
+  readonly idempotencyKey: string;
+  readonly callId?: string;
+  readonly agent: string;
+  /** Counts from 1. */
+  readonly attempt: number;
+  /** When the call times out, in milliseconds since 1970. */
+  readonly deadlineMs?: number;
+  /** What the caller of the run wants its functions to know. */
+  readonly context: Record<string, any>;
+  /** Aborted once the result is not wanted any more. */
+  readonly signal: AbortSignal;
+  /** What is asked, as the JSON text that came. */
+  readonly rawInput: string;
+  /** Tells the run's readers how far the call is. */
+  progress(data: unknown): void;
+  /** Tells the run's readers something; `durable` keeps it in the journal. */
+  custom(name: string, data: unknown, options?: { durable?: boolean }): void;
+}
+
+/** What a tool knows about its call. */
+export interface ToolContext<Resume = any, Suspend = any> extends CallContext {
+  /** What the tool was resumed with after it had suspended. */
+  readonly resumeData: Resume | undefined;
+  /** Waits for a `resume` command instead of answering: `return ctx.suspend(payload)`. The tool is then called again. */
+  suspend(payload: Suspend): any;
+}
+
+/** The handle a call is answered by: now, later, from anywhere. The first answer counts. */
+export declare class Answer implements CallContext {
+  private constructor();
+  readonly runId: string;
+  readonly effectId: string;
+  readonly idempotencyKey: string;
+  readonly callId?: string;
+  readonly agent: string;
+  readonly attempt: number;
+  readonly deadlineMs?: number;
+  readonly context: Record<string, any>;
+  readonly signal: AbortSignal;
+  readonly rawInput: string;
+  readonly resumeData: any;
+  progress(data: unknown): void;
+  custom(name: string, data: unknown, options?: { durable?: boolean }): void;
+  /** @throws `already_answered`; `handle_closed` when it comes too late. */
+  resolve(value: unknown): void;
+  reply(reply: { output?: unknown; content?: Part[] }): void;
+  suspend(payload: unknown): void;
+  reject(error: unknown): void;
+  readonly answered: boolean;
+  readonly cancelled: boolean;
+}
+
+/** A tool's result with images or files beside it. */
+export declare class ToolReply {
+  private constructor();
+  output: unknown;
+  content?: Part[];
+}
+
+export declare function reply(output: unknown, content?: Part[]): ToolReply;
+
+// --- Tools ---------------------------------------------------------------------------------------------------------------------
+
+export interface ToolOptions<I extends Schema = JsonSchema, R extends Schema = JsonSchema, S extends Schema = JsonSchema> {
+  /** What the model calls it: letters, digits, `_` and `-`, at most 64. */
+  name: string;
+  /** What it does, for the model. */
+  description?: string;
+  /** The arguments: a JSON Schema, or any Standard Schema that can say itself as one. Default: an object of anything. */
+  inputSchema?: I;
+  /** The result, as JSON Schema or Standard Schema. One that does not fit is an error told to the model. */
+  outputSchema?: Schema;
+  /** What it is resumed with. */
+  resumeSchema?: R;
+  /** What it tells when it suspends. */
+  suspendSchema?: S;
+  /** Whether each call, or this one, waits for a person. */
+  requireApproval?: boolean | ((input: NoInfer<InferOutput<I>>, context: CallContext) => boolean | Promise<boolean>);
+  /** Whether it may suspend. Default: whether it has a schema for that. */
+  maySuspend?: boolean;
+  /** Longest call, in milliseconds. Default 300,000. */
+  timeoutMs?: number;
+  /** Carries it out. Without this and `onCall` it is a client tool: the run waits for `toolResult`. */
+  execute?: (input: InferOutput<I>, context: ToolContext<InferOutput<R>, InferOutput<S>>) => unknown;
+  /** Takes the call and answers it now or later. */
+  onCall?: (input: any, answer: Answer) => void;
+}
+
+export declare class Tool {
+  private constructor();
+  readonly name: string;
+  /** The spec as the engine takes it. */
+  readonly spec: Record<string, unknown>;
+}
+
+/** Describes a function that models may call. */
+export declare function tool<
+  const I extends Schema = JsonSchema,
+  const R extends Schema = JsonSchema,
+  const S extends Schema = JsonSchema,
+>(options: ToolOptions<I, R, S>): Tool;
+
+// --- Providers -----------------------------------------------------------------------------------------------------------------
+
+export interface ModelTool {
+  name: string;
+  description?: string;
+  input_schema: JsonSchema;
+}
+
+export type ToolChoice = 'auto' | 'none' | 'required' | { tool: string };
+
+/** A question to a model. */
+export interface ModelRequest {
+  model?: string;
+  messages: Message[];
+  tools?: ModelTool[];
+  tool_choice: ToolChoice;
+  settings: Record<string, any>;
+  output?: { schema: JsonSchema; name?: string };
+}
+
+/** A piece of a model's answer. A plain text is a `text` chunk. */
+export type ModelChunk =
+  | string
+  | { type: 'text'; text: string }
+  | { type: 'reasoning'; text?: string; signature?: string; encrypted?: string }
+  | { type: 'tool_call'; name: string; arguments?: unknown; id?: string; signature?: string }
+  | { type: 'tool_call_delta'; index: number; name?: string; id?: string; arguments?: string }
+  | { type: 'part'; part: Part }
+  | { type: 'metadata'; key: string; value: unknown }
+  | { type: 'usage'; usage: Usage }
+  | { type: 'finish'; reason?: FinishReason };
+
+type Chunks = AsyncIterable<ModelChunk> | Iterable<ModelChunk>;
+
+/** A model: any object with this method. */
+export interface Provider {
+  name?: string;
+  stream(request: ModelRequest, context: CallContext): Chunks | Promise<Chunks>;
+}
+
+/** A model of your own: `class Mine extends LlmProvider { async *stream(request, ctx) { yield 'text'; } }`. */
+export declare class LlmProvider implements Provider {
+  constructor(options?: { name?: string });
+  name?: string;
+  stream(request: ModelRequest, context: CallContext): Chunks | Promise<Chunks>;
+}
+
+/** A provider that comes with the engine. */
+export declare class BuiltinProvider {
+  private constructor();
+  name?: string;
+}
+
+export interface ScriptedAnswer {
+  says?: string;
+  reasons?: string;
+  calls?: { name: string; arguments?: unknown; id?: string }[];
+  chunks?: Exclude<ModelChunk, string>[];
+  error?: { code: string; message?: string; retry_after_ms?: number };
+  hangs?: boolean;
+  usage?: Usage;
+  attempts?: ScriptedAnswer[];
+}
+
+/** A model that answers from JSON: the n-th model call of a run gets the n-th answer. */
+export declare function scriptedModel(
+  script: ScriptedAnswer[] | { answers: ScriptedAnswer[]; repeat?: boolean },
+  options?: { name?: string },
+): BuiltinProvider;
+
+export interface CompatibleOptions {
+  name?: string;
+  /** Up to, and without, `/chat/completions`. */
+  baseUrl: string;
+  apiKey?: string;
+  /** The environment variable that holds the key. */
+  apiKeyEnv?: string;
+  headers?: Record<string, string>;
+  model?: string;
+  /** The address of a proxy, or `none`. */
+  proxy?: string;
+  caFile?: string;
+  caPem?: string;
+  timeouts?: { connectMs?: number; idleMs?: number };
+  maxEventBytes?: number;
+}
+
+/** Models behind any server that speaks OpenAI's Chat Completions. */
+export declare function compatible(options: CompatibleOptions): BuiltinProvider;
+
+// --- Agents --------------------------------------------------------------------------------------------------------------------
+
+export type Input = string | MessageInput | MessageInput[];
+export type MessageInput = Message | { role: Role; content: string | Part[] };
+
+export interface ModelSettings {
+  temperature?: number;
+  topP?: number;
+  topK?: number;
+  maxOutputTokens?: number;
+  stopSequences?: string[];
+  presencePenalty?: number;
+  frequencyPenalty?: number;
+  seed?: number;
+  maxRetries?: number;
+  provider?: Record<string, unknown>;
+}
+
+export interface Limits {
+  runMs?: number;
+  modelMs?: number;
+  toolMs?: number;
+  functionMs?: number;
+  messageBytes?: number;
+  resultBytes?: number;
+  runBytes?: number;
+  depth?: number;
+}
+
+/** A function that a spec names: given itself, or by the name it is registered under. */
+export type Named<Question = any, Reply = any> = string | ((question: Question, context: CallContext) => Reply | Promise<Reply>);
+
+export type StopCondition =
+  | { type: 'tool_called'; tool: string }
+  | { type: 'text_contains'; text: string }
+  | { type: 'function'; function: string }
+  | ((question: { step: number; message: Message; usage?: Usage }, context: CallContext) => boolean | Promise<boolean>);
+
+type Abort = { abort: { reason: string; retry?: boolean } };
+
+export interface Processors {
+  input?: Many<Named<{ phase: 'input'; messages: Message[] }, { messages?: Message[] } | Abort | null | undefined | void>>;
+  step?: Many<Named>;
+  stream?: Many<Named<{ phase: 'stream'; text: string; end?: boolean }, { text?: string } | Abort | null | undefined | void>>;
+  output?: Many<Named<{ phase: 'output'; text: string; object?: unknown }, { text?: string } | Abort | null | undefined | void>>;
+  maxRetries?: number;
+}
+
+type Many<T> = T | T[];
+
+export interface Hooks {
+  beforeTool?: Named;
+  afterTool?: Named;
+  afterStep?: Named;
+}
+
+export type OutputOf<O> = O extends { readonly schema: infer S } ? InferOutput<S> : InferOutput<O>;
+export type Output = Schema | { schema: Schema; name?: string; retries?: number };
+
+export interface AgentOptions<O extends Output = JsonSchema> {
+  name: string;
+  /** The name of a registered provider, `provider/model`, or a provider. */
+  model: string | Provider | BuiltinProvider;
+  description?: string;
+  /** The system message, or a function that gives one per run. */
+  instructions?: string | ((question: { agent: string; input: Message[] }, context: CallContext) => string | Promise<string>);
+  tools?: Iterable<Tool | string>;
+  /** Agents that are offered as tools. */
+  agents?: Iterable<Agent<any> | string>;
+  /** The shape of the final answer. */
+  output?: O;
+  approval?: boolean | 'never' | 'always' | { function: string } | Exclude<Named<any, boolean>, string>;
+  processors?: Processors;
+  hooks?: Hooks;
+  stop?: StopCondition[];
+  settings?: ModelSettings;
+  limits?: Limits;
+  toolChoice?: ToolChoice;
+  /** Most model calls in one run. Default 5. */
+  maxSteps?: number;
+  toolConcurrency?: number;
+  metadata?: Record<string, unknown>;
+  /** Where it runs; it is registered there at once. Default: an engine of its own, in memory. */
+  engine?: Engine;
+}
+
+export interface RunOptions<O extends Output = JsonSchema> {
+  /** The conversation before it: the `messages` of an earlier result. */
+  history?: Message[];
+  /** The stored conversation it belongs to. */
+  thread?: string;
+  /** Who owns the thread, when it is created. */
+  resource?: string;
+  runId?: string;
+  /** What the caller wants its functions to know. */
+  context?: Record<string, unknown>;
+  /** Keys of `context` that are not journaled. */
+  transient?: string[];
+  /** Whether the run goes on when its reader goes away. */
+  detached?: boolean;
+  onBusy?: 'wait' | 'error';
+  /** Cancels the run; its promise rejects with `signal.reason`. */
+  signal?: AbortSignal;
+  engine?: Engine;
+  instructions?: string;
+  settings?: ModelSettings;
+  maxSteps?: number;
+  toolChoice?: ToolChoice;
+  activeTools?: string[];
+  clientTools?: (Tool | Record<string, unknown>)[];
+  output?: O;
+  requireApproval?: boolean;
+  timeoutMs?: number;
+  savePerStep?: boolean;
+}
+
+/** A model with instructions, tools and rules. */
+export declare class Agent<const O extends Output = JsonSchema> {
+  constructor(options: AgentOptions<O>);
+  readonly name: string;
+  readonly engine: Engine;
+  /** Runs the agent and gives what it came to. Rejects with the run's error if it failed. */
+  generate<const P extends Output = O>(input: Input, options?: RunOptions<P>): Promise<Result<OutputOf<P>>>;
+  /** Runs the agent and gives its events. What is wrong with the request is thrown at once. */
+  stream<const P extends Output = O>(input: Input, options?: RunOptions<P>): RunStream<OutputOf<P>>;
+}
+
+export interface CommandOptions {
+  /** Which of several that wait. */
+  effectId?: string;
+  signal?: AbortSignal;
+}
+
+/** What a run came to, or where it waits. */
+export declare class Result<T = any> {
+  private constructor();
+  readonly runId: string;
+  readonly status: RunStatus;
+  readonly text: string;
+  readonly object?: T;
+  readonly finish?: FinishReason;
+  readonly steps?: number;
+  readonly usage: Usage;
+  /** The whole conversation: the next call's `history`. */
+  readonly messages: Message[];
+  /** What this run added to it. */
+  readonly newMessages: Message[];
+  /** What it waits for, when suspended. */
+  readonly pending: Pending[];
+  readonly error?: ErrorBody;
+  approve(options?: CommandOptions): Promise<Result<T>>;
+  decline(options?: CommandOptions & { reason?: string }): Promise<Result<T>>;
+  resume(data: unknown, options?: CommandOptions): Promise<Result<T>>;
+  toolResult(output: unknown, options?: CommandOptions & { isError?: boolean }): Promise<Result<T>>;
+}
+
+/** A run's events. Leaving the loop early cancels the run. One loop reads them; the run waits for it. */
+export declare class RunStream<T = any> implements AsyncIterable<RunEvent> {
+  private constructor();
+  readonly runId: string | undefined;
+  readonly result: Promise<Result<T>>;
+  readonly textStream: AsyncGenerator<string, void, void>;
+  cancel(options?: { graceMs?: number; reason?: string }): void;
+  [Symbol.asyncIterator](): AsyncIterableIterator<RunEvent>;
+}
+
+// --- Engines -------------------------------------------------------------------------------------------------------------------
+
+export interface EngineOptions {
+  /** The store's file. Default: in memory. */
+  path?: string;
+  /** What a commit waits for. */
+  sync?: 'normal' | 'full';
+  busyMs?: number;
+  /** Finished runs kept in memory. Default 1,000. */
+  keepFinished?: number;
+  threads?: number;
+  /** Events kept for a reader before the run waits for it. Default 256. */
+  readerEvents?: number;
+  leaseMs?: number;
+  recoveriesMax?: number;
+  closeMs?: number;
+  /** Takes the engine's notes. */
+  onLog?: (note: { level: LogLevel; target: string; message: string }) => void;
+}
+
+export interface StartReport {
+  recovered: string[];
+  blocked: { run_id: string; error: ErrorBody }[];
+  poisoned: string[];
+  elsewhere: string[];
+}
+
+export type Command =
+  | { type: 'approve'; effect_id?: string }
+  | { type: 'decline'; effect_id?: string; reason?: string }
+  | { type: 'resume'; effect_id?: string; data?: unknown }
+  | { type: 'tool_result'; effect_id?: string; output?: unknown; is_error?: boolean }
+  | { type: 'cancel'; grace_ms?: number; reason?: string };
+
+export interface StartRequest {
+  agent: string;
+  input: Input;
+  [field: string]: unknown;
+}
+
+/** Runs agents. Without a `path`, runs are kept in memory. */
+export declare class Engine implements AsyncDisposable {
+  constructor(options?: EngineOptions);
+  register(...components: (Component | Component[])[]): this;
+  registerTool(tool: Tool): this;
+  registerProvider(name: string, provider: Provider | BuiltinProvider): this;
+  registerFunction(name: string, fn: (question: any, context: CallContext) => unknown): this;
+  registerEmbedder(
+    name: string,
+    dimensions: number,
+    embed: (texts: string[], context: CallContext) => number[][] | Promise<number[][]>,
+  ): this;
+  registerSpec(spec: { name: string; model: string; [field: string]: unknown }): this;
+  unregister(kind: 'agent' | 'tool' | 'provider' | 'function' | 'embedder', name: string): boolean;
+  has(kind: string, name: string, component: unknown): boolean;
+
+  run(request: StartRequest, options?: { signal?: AbortSignal }): RunStream;
+  generate(request: StartRequest, options?: { signal?: AbortSignal }): Promise<Result>;
+  /** Goes on with runs that another process left. Register everything first. */
+  start(): Promise<StartReport>;
+  runs(filter?: {
+    status?: RunStatus | RunStatus[]; agent?: string; thread?: string; parent?: string; limit?: number; offset?: number;
+  }): Promise<RunInfo[]>;
+  runInfo(runId: string): Promise<RunInfo>;
+  /** Runs that wait for a command. */
+  pending(): Promise<RunInfo[]>;
+  result(runId: string): Promise<Result>;
+  /** A run's journal. */
+  export(runId: string): Promise<DurableEvent[]>;
+  digest(runId: string): Promise<string>;
+  digestOf(events: readonly unknown[]): Promise<string>;
+  deleteRun(runId: string): Promise<boolean>;
+  /** Done once the command is recorded; the run goes on without a reader. */
+  send(runId: string, command: Command): Promise<void>;
+  /** Sends a command to a suspended run and gives its events from there. */
+  stream(runId: string, command: Command, options?: { signal?: AbortSignal }): RunStream;
+  approve(runId: string, options?: CommandOptions): Promise<Result>;
+  decline(runId: string, options?: CommandOptions & { reason?: string }): Promise<Result>;
+  resume(runId: string, data: unknown, options?: CommandOptions): Promise<Result>;
+  toolResult(runId: string, output: unknown, options?: CommandOptions & { isError?: boolean }): Promise<Result>;
+  cancel(runId: string, options?: { graceMs?: number; reason?: string }): Promise<void>;
+  /** A run's events after `after`, those of the past first. Never slows the run; may lag. */
+  observe(runId: string, options?: { after?: number }): AsyncGenerator<RunEvent, void, void>;
+
+  thread(thread: string): Promise<Record<string, unknown>>;
+  threads(filter?: { resource?: string; offset?: number; limit?: number }): Promise<Record<string, unknown>[]>;
+  messages(thread: string): Promise<Message[]>;
+  deleteThread(thread: string): Promise<boolean>;
+  embed(embedder: string, texts: string[]): Promise<number[][]>;
+
+  /** Asks the engine something by name, as every other language can. */
+  call(operation: string, params?: Record<string, unknown>): Promise<any>;
+
+  /** Cancels runs that have a reader; leaves detached ones of a durable store for the next `start()`. */
+  close(options?: { timeoutMs?: number }): Promise<void>;
+  readonly closed: boolean;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+export type Component = Agent<any> | Tool | Provider | BuiltinProvider;
+
+export declare const version: string;
+
+export type { EffectKind };

@@ -1,0 +1,321 @@
+// Hosts that break every promise: an error or nothing, never a crash, a hang or a leak.
+//
+// LOMUSAI_HOSTILE_RUNS sets the runs per case: 5,000 in the test, 100,000 in a soak.
+'use strict';
+
+const assert = require('node:assert/strict');
+const { test } = require('node:test');
+const { setTimeout: sleep } = require('node:timers/promises');
+const { Agent, Engine, LlmProvider, scriptedModel, tool } = require('../index.js');
+
+const RUNS = Number(process.env.LOMUSAI_HOSTILE_RUNS ?? 5000);
+const AT_ONCE = 32;
+/** Grown in the second half of a case. A short one still sees the compiler and the heap settle. */
+const GROWTH_MAX = RUNS >= 50_000 ? 1 << 20 : 8 << 20;
+
+const script = scriptedModel([{ calls: [{ name: 'bad', arguments: { a: 1 } }] }, { says: 'went on' }]);
+
+/** Plays `one(number)` so often, some at a time, and looks at the heap in the middle and at the end. */
+async function often(one, runs = RUNS) {
+  let number = 0;
+  const half = async (upto) => {
+    const loop = async () => {
+      while (number < upto) await one(number++);
+    };
+    await Promise.all(Array.from({ length: AT_ONCE }, loop));
+    return used();
+  };
+  const first = await half(runs / 2);
+  const second = await half(runs);
+  if (global.gc) assert.ok(second - first <= GROWTH_MAX, `the heap grew by ${second - first} bytes`);
+}
+
+async function used() {
+  for (let i = 0; i < 3; i += 1) {
+    await sleep(10);
+    global.gc?.();
+  }
+  return process.memoryUsage().heapUsed;
+}
+
+/** An agent whose model calls a bad tool once, and goes on after whatever came of it. */
+function agentWith(options, agent = {}) {
+  const engine = new Engine({ keepFinished: 10 });
+  const bad = tool({ name: 'bad', ...options });
+  return new Agent({ engine, name: 'a', model: script, tools: [bad], ...agent });
+}
+
+const outputOf = (result) => result.messages.flatMap((m) => m.parts).find((part) => part.type === 'tool_result');
+
+/** A tool that fails is told to the model, and the run goes on. */
+function toldToTheModel(name, options, expected = /./) {
+  test(name, { timeout: 600_000 }, async () => {
+    const agent = agentWith(options);
+    await often(async () => {
+      const result = await agent.generate('Go');
+      assert.equal(result.text, 'went on');
+      const part = outputOf(result);
+      assert.equal(part.status, 'error');
+      assert.match(JSON.stringify(part.output), expected);
+    });
+    await agent.engine.close();
+  });
+}
+
+function answersAs(name, options, expected) {
+  test(name, { timeout: 600_000 }, async () => {
+    const agent = agentWith(options);
+    await often(async () => assert.deepEqual(outputOf(await agent.generate('Go')).output, expected));
+    await agent.engine.close();
+  });
+}
+
+// --- Throwing ------------------------------------------------------------------------------------------------------------------
+
+toldToTheModel('a tool that throws', { execute: () => { throw new Error('no'); } }, /no/);
+toldToTheModel('a tool that rejects', { execute: async () => { throw new Error('no'); } }, /no/);
+toldToTheModel('a tool that throws what is no error', { execute: () => { throw Object.create(null); } });
+toldToTheModel('a tool that throws an error whose getters throw', {
+  execute: () => {
+    throw Object.defineProperty(new Error(), 'message', { get() { throw new Error('from the getter'); } });
+  },
+});
+toldToTheModel('a tool that throws a proxy that throws', {
+  execute: () => {
+    throw new Proxy({}, { get() { throw new Error('from the proxy'); }, getPrototypeOf() { throw new Error('again'); } });
+  },
+});
+
+test('a provider that throws, with the very error as cause', { timeout: 600_000 }, async () => {
+  class Bad extends LlmProvider {
+    async *stream(request) {
+      yield 'some';
+      throw this.errors.get(request.messages[0].parts[0].text);
+    }
+    errors = new Map();
+  }
+  const model = new Bad();
+  const agent = new Agent({ engine: new Engine({ keepFinished: 10 }), name: 'a', model });
+  await often(async (number) => {
+    const boom = new Error(`boom ${number}`);
+    model.errors.set(String(number), boom);
+    await assert.rejects(agent.generate(String(number)), (error) => error.cause === boom);
+    model.errors.delete(String(number));
+  });
+  await agent.engine.close();
+});
+
+// --- What is no JSON -----------------------------------------------------------------------------------------------------------
+
+const circular = {};
+circular.self = circular;
+const deep = () => {
+  let value = 0;
+  for (let i = 0; i < 500; i += 1) value = [value];
+  return value;
+};
+
+toldToTheModel('a tool that answers with a circular object', { execute: () => circular }, /circular/i);
+toldToTheModel('a tool that answers with a function', { execute: () => () => 1 }, /function/);
+toldToTheModel('a tool that answers with a symbol', { execute: async () => Symbol('s') }, /symbol/);
+toldToTheModel('a tool that answers with what refuses to be JSON', {
+  execute: () => ({ toJSON() { throw new Error('not me'); } }),
+}, /not me/);
+toldToTheModel('a tool that answers with 500 lists in each other', { execute: deep }, /recursion|nest|depth|deep/i);
+toldToTheModel('a tool with a thenable that throws', { execute: () => ({ then() { throw new Error('then'); } }) }, /then/);
+answersAs('a tool that answers undefined', { execute: () => undefined }, null);
+answersAs('a tool with a thenable that calls back twice', { execute: () => ({ then(ok, no) { ok(1); ok(2); no(3); } }) }, 1);
+answersAs('a tool that answers with large integers', { execute: () => [9007199254740993n, 5n] }, ['9007199254740993', 5]);
+answersAs('a tool that answers with NaN', { execute: () => [NaN, Infinity, -0] }, [null, null, 0]);
+answersAs('a tool that answers with NUL and other control characters', { execute: () => 'a\0b\u0001' }, 'a\0b\u0001');
+answersAs('a tool that answers with halves of surrogate pairs', {
+  execute: () => ({ '\ud800': 'a\udc00b', pair: '😀', text: '\\ud800 \\\ud800' }),
+}, { '\ufffd': 'a\ufffdb', pair: '😀', text: '\\ud800 \\\ufffd' });
+
+test('requests with what is no JSON are refused', { timeout: 600_000 }, async () => {
+  const agent = agentWith({ execute: () => 1 });
+  await often(async (number) => {
+    const context = [circular, { f: 1n, big: 2n ** 70n }, { s: 'a\ud800\0' }][number % 3];
+    const end = await agent.generate('a\0\ud800b', { context }).then((result) => result.status, (error) => error.code);
+    assert.equal(end, number % 3 === 0 ? 'json_invalid' : 'completed');
+  });
+  await agent.engine.close();
+});
+
+// --- Answering wrongly ---------------------------------------------------------------------------------------------------------
+
+answersAs('a tool that answers twice', {
+  onCall: (_, answer) => {
+    answer.resolve('first');
+    assert.throws(() => answer.resolve('second'), { code: 'already_answered' });
+    assert.throws(() => answer.reject(new Error('third')), { code: 'already_answered' });
+    assert.throws(() => answer.suspend({}), { code: 'already_answered' });
+  },
+}, 'first');
+answersAs('a tool that answers and throws', {
+  onCall: (_, answer) => {
+    answer.resolve('first');
+    throw new Error('too late');
+  },
+}, 'first');
+
+test('a tool that never answers is cut off by its time', { timeout: 600_000 }, async () => {
+  const agent = agentWith({ timeoutMs: 1, execute: () => new Promise(() => {}) });
+  await often(async () => assert.equal(outputOf(await agent.generate('Go')).status, 'error'));
+  await agent.engine.close();
+});
+
+test('a tool that never answers but listens is told of it', { timeout: 600_000 }, async () => {
+  let told = 0;
+  const agent = agentWith({
+    timeoutMs: 1,
+    execute: (_, { signal }) => new Promise(() => signal.addEventListener('abort', () => (told += 1))),
+  });
+  await often(async () => assert.equal(outputOf(await agent.generate('Go')).status, 'error'));
+  assert.equal(told, RUNS);
+  await agent.engine.close();
+});
+
+test('a tool that answers after it was cancelled', { timeout: 600_000 }, async () => {
+  let [called, late] = [0, 0];
+  const refused = new Set();
+  const agent = agentWith({
+    onCall: (_, answer) => {
+      called += 1;
+      answer.signal.addEventListener('abort', () => {
+        late += 1;
+        try {
+          // Between being told and nobody waiting any more it is taken, and dropped.
+          answer.resolve('late');
+        } catch (error) {
+          refused.add(error.code);
+        }
+      });
+    },
+  });
+  await often(async () => {
+    const stream = agent.stream('Go');
+    for await (const event of stream) if (event.type === 'effect_started' && event.kind === 'tool') stream.cancel();
+    const result = await stream.result;
+    assert.equal(result.status, 'cancelled');
+    assert.ok(!JSON.stringify(result.messages).includes('late'));
+  });
+  // A run may be cancelled before its tool is called.
+  assert.ok(called > 0);
+  while (late < called) await sleep(5);
+  assert.deepEqual([...refused], ['handle_closed']);
+  await agent.engine.close();
+});
+
+test('a tool that lets go of its answer fails once it is collected', { skip: !global.gc }, async () => {
+  const agent = agentWith({ onCall: () => {} });
+  const run = agent.generate('Go');
+  const collecting = setInterval(() => global.gc(), 10);
+  assert.match(JSON.stringify(outputOf(await run).output), /without an answer/);
+  clearInterval(collecting);
+  await agent.engine.close();
+});
+
+test('answers after the engine was closed', { timeout: 600_000 }, async () => {
+  for (let round = 0; round < 100; round += 1) {
+    const handles = [];
+    const agent = agentWith({ onCall: (_, answer) => void handles.push(answer) });
+    const runs = Array.from({ length: 10 }, () => agent.generate('Go').catch(() => {}));
+    while (handles.length < 10) await sleep(1);
+    await agent.engine.close();
+    for (const handle of handles) assert.throws(() => handle.resolve(1), { code: 'handle_closed' });
+    await Promise.all(runs);
+  }
+});
+
+test('a provider whose chunks are no chunks', { timeout: 600_000 }, async () => {
+  const chunks = [circular, () => 1, 7, null, { type: 'nonsense' }, { type: 'text', text: 5 }, [], 1n, undefined];
+  class Bad extends LlmProvider {
+    async *stream({ messages }) {
+      yield chunks[Number(messages[0].parts[0].text) % chunks.length];
+    }
+  }
+  const agent = new Agent({ engine: new Engine({ keepFinished: 10 }), name: 'a', model: new Bad() });
+  await often((number) => assert.rejects(agent.generate(String(number)), { code: 'provider_host_failed' }));
+  await agent.engine.close();
+});
+
+test('functions whose replies do not fit', { timeout: 600_000 }, async () => {
+  const replies = [() => 7, () => circular, () => { throw new Error('no'); }, () => Symbol('s')];
+  const agents = replies.map((instructions) => {
+    const engine = new Engine({ keepFinished: 10 });
+    return new Agent({ engine, name: 'a', model: script, instructions });
+  });
+  await often((number) => assert.rejects(agents[number % 4].generate('Go'), (error) => /^function_/.test(error.code)));
+  for (const agent of agents) await agent.engine.close();
+});
+
+// --- Much, and deep ------------------------------------------------------------------------------------------------------------
+
+test('64 MB and more', { timeout: 120_000 }, async () => {
+  const mb = 'x'.repeat(1 << 20);
+  const fits = await agentWith({ execute: () => mb.repeat(63) }).generate('Go');
+  assert.equal(outputOf(fits).output.length, 63 << 20);
+  const tooLarge = await agentWith({ execute: () => mb.repeat(65) }).generate('Go');
+  assert.equal(outputOf(tooLarge).status, 'error');
+  class Endless extends LlmProvider {
+    async *stream() {
+      for (let i = 0; i < 64; i += 1) yield mb;
+    }
+  }
+  await assert.rejects(new Agent({ name: 'a', model: new Endless() }).generate('Go'), { code: 'message_too_large' });
+  await assert.rejects(new Agent({ name: 'a', model: new Endless() }).generate(mb.repeat(64)), { code: 'message_too_large' });
+});
+
+test('re-entering the engine 1,000 deep', { timeout: 120_000 }, async () => {
+  const engine = new Engine();
+  const bad = tool({
+    name: 'bad',
+    execute: async (_, { context }) => {
+      if (context.depth === 1000) return 1000;
+      const inner = await agent.generate('Deeper', { context: { depth: context.depth + 1 } });
+      return outputOf(inner).output;
+    },
+  });
+  const agent = new Agent({ engine, name: 'a', model: script, tools: [bad] });
+  assert.equal(outputOf(await agent.generate('Go', { context: { depth: 1 } })).output, 1000);
+  await engine.close();
+});
+
+test('closing the engine from a tool, and deleting what runs', { timeout: 120_000 }, async () => {
+  for (let round = 0; round < 50; round += 1) {
+    const agent = agentWith({
+      execute: async (_, { runId }) => {
+        await agent.engine.deleteRun(runId).catch(() => {});
+        agent.engine.close();
+        return 1;
+      },
+    });
+    await agent.generate('Go').then((result) => result.status, (error) => error.code);
+    await agent.engine.close();
+  }
+});
+
+test('engines that nobody closes are collected', { skip: !global.gc, timeout: 120_000 }, async () => {
+  for (let i = 0; i < 200; i += 1) {
+    const agent = new Agent({ name: 'a', model: script, tools: [tool({ name: 'bad', execute: () => 1 })] });
+    assert.equal((await agent.generate('Go')).text, 'went on');
+    if (i % 20 === 0) {
+      await sleep(5);
+      global.gc();
+    }
+  }
+  for (let i = 0; i < 20 && threads() > 100; i += 1) {
+    global.gc();
+    await sleep(50);
+  }
+  assert.ok(threads() <= 100, `${threads()} threads are left`);
+});
+
+function threads() {
+  try {
+    return require('node:fs').readdirSync('/proc/self/task').length;
+  } catch {
+    return 0;
+  }
+}

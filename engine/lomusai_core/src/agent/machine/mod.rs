@@ -1,0 +1,309 @@
+//! The machine itself: inputs become events, events become state, state asks for more. One file for each of the three.
+
+mod advance;
+mod apply;
+mod handle;
+mod question;
+
+use std::sync::Arc;
+
+use lomusai_wire::{
+    Code, Command, Context, EffectId, EffectKind, ErrorBody, EventBody, History, Message, Parent, Pending, RunId,
+    RunOptions, RunStatus, ThreadId, ToolReply, Usage, codes,
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::effect::{ChildOutcome, Effect, EffectInput, ModelOutcome};
+use super::plan::{Plan, RunPlan};
+use super::state::{Open, OpenStatus, Phase, State, StepOverlay};
+use crate::{Error, Result, transcript};
+
+/// One run of an agent.
+#[derive(Debug)]
+pub struct AgentMachine {
+    plan: RunPlan,
+    run_id: RunId,
+    state: State,
+}
+
+/// What starts a run.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// The messages.
+    pub input: Vec<Message>,
+    /// The conversation before them, as the journal refers to it.
+    pub history: Option<History>,
+    /// The conversation it belongs to.
+    pub thread: Option<ThreadId>,
+    /// Who started it.
+    pub parent: Option<Parent>,
+    /// The journaled part of the context.
+    pub context: Context,
+}
+
+/// What the world tells a machine.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Input {
+    /// The run begins.
+    Start(Box<Start>),
+    /// A model call ended.
+    Model(EffectId, ModelOutcome),
+    /// A tool answered.
+    Tool(EffectId, Result<ToolReply>),
+    /// A child run ended or waits.
+    Child(EffectId, ChildOutcome),
+    /// A function answered.
+    Call(EffectId, Result<Value>),
+    /// An effect is to be tried again.
+    RetryDue(EffectId),
+    /// A command came.
+    Command(Command),
+    /// The grace of a cancellation is over.
+    GraceOver,
+    /// The run may not go on: it crossed a limit. Nothing new starts, what is under way is ended with this error.
+    Fail(Error),
+    /// The run was loaded from its journal: what was under way is started again.
+    Recover,
+    /// A component says something for the journal.
+    Custom {
+        /// What it is.
+        name: String,
+        /// The value.
+        data: Value,
+    },
+}
+
+/// What a machine decided: events to commit, then effects to carry out.
+#[derive(Debug, Default)]
+pub struct Decision {
+    /// In order; already applied.
+    pub events: Vec<EventBody>,
+    /// What to ask the world.
+    pub effects: Vec<Effect>,
+}
+
+const DECLINED: &str = "Tool call was not approved by the user";
+const CANCELLED: &str = "The call was cancelled.";
+/// Metadata key of messages that the engine itself wrote to the model.
+const FEEDBACK: &str = "feedback";
+/// What ends a run even where a tool met it first.
+const ENDS_THE_RUN: [&str; 2] = [codes::RUN_TIMEOUT.name, codes::RUN_TOO_LARGE.name];
+const RETRY_BASE_MS: u64 = 1_000;
+const RETRY_MAX_MS: u64 = 30_000;
+
+impl AgentMachine {
+    /// A run that has not started. `history` is the conversation before it.
+    ///
+    /// # Errors
+    /// `transcript_invalid`; `schema_invalid`, `spec_invalid` or `tool_unknown` for what the options name.
+    pub fn new(plan: &Arc<Plan>, run_id: RunId, history: Vec<Arc<Message>>, options: RunOptions) -> Result<Self> {
+        transcript::check(&history)?;
+        let plan = plan.extended(&options)?;
+        Ok(Self { plan, run_id, state: State::new(options, history) })
+    }
+
+    /// Handles an input, applies what follows from it, and says what to commit and to carry out.
+    ///
+    /// An input that is not waited for any more (a late answer) gives an empty decision.
+    ///
+    /// # Errors
+    /// For commands only: what is wrong with them. Nothing has changed then.
+    pub fn step(&mut self, input: Input, now_ms: u64) -> Result<Decision> {
+        let mut events = self.handle(input, now_ms)?;
+        for event in &events {
+            self.apply(event);
+        }
+        while let Some(event) = self.advance() {
+            self.apply(&event);
+            events.push(event);
+        }
+        let effects = events
+            .iter()
+            .filter_map(|event| {
+                if let EventBody::EffectStarted { effect_id, .. } = event { self.effect(effect_id) } else { None }
+            })
+            .collect();
+        Ok(Decision { events, effects })
+    }
+
+    /// Where the run stands.
+    pub fn status(&self) -> RunStatus {
+        match &self.state.result {
+            Some(result) => result.outcome.into(),
+            None if self.state.suspended => RunStatus::Suspended,
+            None => RunStatus::Running,
+        }
+    }
+
+    /// What the run waits for.
+    pub fn pending(&self) -> Vec<Pending> {
+        let mut pending: Vec<Pending> = self
+            .state
+            .open
+            .iter()
+            .filter_map(|open| {
+                if let OpenStatus::Suspended(pending) = &open.status { Some((**pending).clone()) } else { None }
+            })
+            .collect();
+        pending.sort_by(|a, b| a.effect_id.canonical_cmp(&b.effect_id));
+        pending
+    }
+
+    /// The whole conversation: history, input, and what was said since.
+    pub fn messages(&self) -> &[Arc<Message>] {
+        &self.state.messages
+    }
+
+    /// How many of [`messages`](Self::messages) were there before the run.
+    pub fn history_len(&self) -> usize {
+        self.state.history
+    }
+
+    /// Whether what was said is to be kept in the thread. Not when a processor refused it.
+    pub fn keeps_messages(&self) -> bool {
+        let error = self.state.result.as_ref().and_then(|result| result.error.as_ref());
+        error.is_none_or(|error| error.code != codes::PROCESSOR_ABORTED.name)
+    }
+
+    /// Tokens used so far by the run and its children.
+    pub fn usage(&self) -> Usage {
+        self.state.usage
+    }
+
+    /// The options the run was started with.
+    pub fn options(&self) -> &RunOptions {
+        &self.state.options
+    }
+
+    /// Effects that wait to be tried again, and when.
+    pub fn retries(&self) -> Vec<(EffectId, u64)> {
+        let waiting = |open: &Open| {
+            if let OpenStatus::Waiting(at) = open.status { Some((open.effect_id.clone(), at)) } else { None }
+        };
+        self.state.open.iter().filter_map(waiting).collect()
+    }
+
+    /// Child runs that are suspended: the effect and the child.
+    pub fn suspended_children(&self) -> Vec<(EffectId, RunId)> {
+        self.pending().into_iter().filter_map(|pending| Some((pending.effect_id, pending.child?))).collect()
+    }
+
+    /// Whether an effect is under way.
+    pub fn is_open(&self, id: &EffectId) -> bool {
+        self.state.open(id).is_some()
+    }
+
+    /// What an open effect asks.
+    pub fn effect(&self, id: &EffectId) -> Option<Effect> {
+        let open = self.state.open(id)?;
+        let limits = &self.agent().limits;
+        let call = open.call.map(|place| &self.state.calls[place]);
+        let (input, timeout_ms) = match open.kind {
+            EffectKind::Model => {
+                let input = EffectInput::Model {
+                    request: Arc::new(self.request()),
+                    number: self.state.number,
+                    structured: self.plan.output.is_some(),
+                };
+                (input, limits.model_ms())
+            }
+            EffectKind::Tool => {
+                let call = call.expect("a tool effect serves a call");
+                let timeout = self.plan.tool(&call.call.name).and_then(|tool| tool.spec.timeout_ms);
+                (EffectInput::Tool { arguments: call.arguments().to_owned() }, timeout.unwrap_or(limits.tool_ms()))
+            }
+            EffectKind::Run => {
+                let call = call.expect("a run effect serves a call");
+                let arguments: Value = serde_json::from_str(call.arguments()).unwrap_or_default();
+                let prompt = arguments["prompt"].as_str().unwrap_or_default().to_owned();
+                // A child has limits of its own.
+                (EffectInput::Run { run_id: self.child_id(id), prompt }, u64::MAX)
+            }
+            _ => (EffectInput::Call { input: self.question(open) }, limits.function_ms()),
+        };
+        Some(Effect {
+            effect_id: open.effect_id.clone(),
+            kind: open.kind,
+            component: open.component.clone(),
+            attempt: open.attempt,
+            call_id: call.map(|call| call.call.call_id.clone()),
+            resume: open.resume.clone(),
+            timeout_ms,
+            input,
+        })
+    }
+
+    fn agent(&self) -> &lomusai_wire::AgentSpec {
+        self.plan.agent()
+    }
+
+    fn child_id(&self, effect: &EffectId) -> RunId {
+        format!("{}/{effect}", self.run_id).into()
+    }
+
+    fn max_steps(&self) -> u32 {
+        self.state.options.max_steps.unwrap_or(self.agent().max_steps())
+    }
+}
+
+pub(super) fn next_step(state: &mut State) {
+    state.phase = Phase::StepStart;
+    state.step += 1;
+    state.chain = 0;
+    state.calls.clear();
+    state.overlay = StepOverlay::default();
+}
+
+pub(super) fn output_invalid(why: &str) -> ErrorBody {
+    ErrorBody::new(codes::OUTPUT_INVALID, format!("the answer does not fit the output schema: {why}"))
+}
+
+pub(super) fn cancelled_error() -> ErrorBody {
+    ErrorBody::new(codes::RUN_CANCELLED, "the run was cancelled")
+}
+
+/// `null` lets everything through.
+pub(super) fn parse_reply<T: DeserializeOwned + Default>(output: &Value) -> Result<T, serde_json::Error> {
+    if output.is_null() { Ok(T::default()) } else { T::deserialize(output) }
+}
+
+/// Models like to put JSON into a code block.
+pub(super) fn unfenced(text: &str) -> &str {
+    let text = text.trim();
+    let Some(inner) = text.strip_prefix("```").and_then(|rest| rest.strip_suffix("```")) else { return text };
+    inner.strip_prefix("json").unwrap_or(inner).trim()
+}
+
+/// So deep may what the host answers nest: JSON readers stop at 128, and an event puts it some levels deeper.
+const DEPTH_MAX: u32 = 100;
+
+/// Refuses what could be written into a journal but not be read back.
+pub(super) fn check_depth(value: &Value, code: Code, what: impl FnOnce() -> String) -> Result<()> {
+    fn fits(value: &Value, left: u32) -> bool {
+        match value {
+            Value::Array(items) => left > 0 && items.iter().all(|item| fits(item, left - 1)),
+            Value::Object(fields) => left > 0 && fields.values().all(|field| fits(field, left - 1)),
+            _ => true,
+        }
+    }
+    if fits(value, DEPTH_MAX) {
+        return Ok(());
+    }
+    Err(Error::new(code, format!("{} nests deeper than {DEPTH_MAX} levels: flatten it, or pass it as text", what())))
+}
+
+/// Bytes of the value as compact JSON, escapes left out: a bound that costs no allocation.
+pub(super) fn json_size(value: &Value) -> u64 {
+    match value {
+        Value::Null | Value::Bool(true) => 4,
+        Value::Bool(false) => 5,
+        Value::Number(_) => 8,
+        Value::String(text) => text.len() as u64 + 2,
+        Value::Array(items) => items.iter().map(|item| json_size(item) + 1).sum::<u64>() + 2,
+        Value::Object(fields) => {
+            fields.iter().map(|(key, value)| key.len() as u64 + 4 + json_size(value)).sum::<u64>() + 2
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What effects ask: requests to models, questions to functions.
+
+use std::sync::Arc;
+
+use lomusai_wire::{Instructions, Message, ModelRequest, ModelTool, Role, ToolChoice};
+use serde_json::{Value, json};
+
+use super::AgentMachine;
+use crate::Result;
+use crate::agent::state::{Open, Phase};
+
+impl AgentMachine {
+    pub(super) fn settings(&self) -> lomusai_wire::ModelSettings {
+        let overlays = [&self.state.options.settings, &self.state.overlay.settings];
+        overlays.into_iter().flatten().fold(self.agent().settings.clone(), |settings, over| settings.overlaid(over))
+    }
+
+    pub(super) fn request(&self) -> ModelRequest {
+        let state = &self.state;
+        let said = state.overlay.messages.as_ref().unwrap_or(&state.messages);
+        let text = match &self.agent().instructions {
+            Some(Instructions::Text(text)) => Some(text),
+            _ => None,
+        };
+        let instructions = state
+            .overlay
+            .instructions
+            .as_ref()
+            .or(state.options.instructions.as_ref())
+            .or(state.instructions.as_ref())
+            .or(text);
+        let mut request = ModelRequest::default();
+        request.messages = Vec::with_capacity(said.len() + 1);
+        request
+            .messages
+            .extend(instructions.filter(|text| !text.is_empty()).map(|text| Arc::new(Message::system(text))));
+        request.messages.extend(said.iter().cloned());
+        let offered = self.plan.plan.offered.iter().chain(&self.plan.client_offered);
+        request.tools = offered.filter(|tool| self.offers(&tool.name)).cloned().collect::<Vec<ModelTool>>();
+        let choice = state
+            .overlay
+            .tool_choice
+            .as_ref()
+            .or(state.options.tool_choice.as_ref())
+            .unwrap_or(&self.agent().tool_choice);
+        // A forced call is forced once: a model that had to call a tool at every step could never answer.
+        let called = state.messages[state.history..].iter().any(|message| message.role == Role::Tool);
+        request.tool_choice = match choice {
+            ToolChoice::Required | ToolChoice::Tool(_) if called && state.overlay.tool_choice.is_none() => {
+                ToolChoice::Auto
+            }
+            choice => choice.clone(),
+        };
+        request.settings = self.settings();
+        request.output = state.options.output.as_ref().or(self.agent().output.as_ref()).cloned();
+        request
+    }
+
+    pub(super) fn question(&self, open: &Open) -> Value {
+        let (agent, state) = (self.agent(), &self.state);
+        let id = open.effect_id.as_str();
+        if let Some(place) = open.call {
+            let call = &state.calls[place];
+            let arguments: Value = serde_json::from_str(call.arguments()).unwrap_or_default();
+            let mut question = json!({"tool": call.call.name, "call_id": call.call.call_id, "arguments": arguments});
+            if let Some(result) = call.result.as_ref().filter(|_| id.ends_with(".after")) {
+                question["status"] = json!(result.status);
+                question["output"] = result.output.clone();
+            }
+            return question;
+        }
+        let last = || json!(state.last_assistant());
+        match state.phase {
+            Phase::Preparing if state.chain < agent.processors.input.len() => {
+                json!({"phase": "input", "messages": state.messages[state.history..]})
+            }
+            Phase::Preparing => json!({"agent": agent.name, "input": state.messages[state.history..]}),
+            Phase::StepStart => {
+                json!({"phase": "step", "step": state.step, "messages": state.overlay.messages.as_ref().unwrap_or(&state.messages)})
+            }
+            Phase::Finishing(_) => {
+                let text = state.last_assistant().map(|message| message.text()).unwrap_or_default();
+                json!({"phase": "output", "text": text, "object": self.object().and_then(Result::ok)})
+            }
+            _ => json!({"step": state.step, "message": last(), "usage": state.usage}),
+        }
+    }
+}

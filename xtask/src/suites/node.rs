@@ -1,0 +1,59 @@
+//! The Node package: built, tested by its own tests, and its types checked.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::shell::Shell;
+use crate::tally::Reader;
+use crate::test::Report;
+
+pub(crate) fn run(shell: &Shell, report: &mut Report) -> Result<(), String> {
+    let package = package(shell)?;
+    shell.npm_install(&package)?;
+    let mut types = shell.command(package.join("node_modules/.bin/tsc"));
+    types.current_dir(&package).args(["-p", "test/types"]);
+    report.check("tsc", types)?;
+    // TAP, whose last lines are the counts. The collector is exposed for the tests that look at memory.
+    let mut tests = shell.command("node");
+    tests.current_dir(&package).args(["--expose-gc", "--test", "--test-reporter=tap", "test/"]);
+    if report.full {
+        tests.env("LOMUSAI_HOSTILE_RUNS", "100000");
+    }
+    report.tests("node --test", tests, Reader::Node)
+}
+
+/// The package with its compiled part, ready to be linked into a `node_modules`.
+pub(crate) fn package(shell: &Shell) -> Result<PathBuf, String> {
+    shell.need("node", "nodejs")?;
+    shell.run(shell.cargo(&["build", "--package", "lomusai_node"]))?;
+    let package = shell.root().join("bindings/node");
+    let native = package.join("native");
+    fs::create_dir_all(&native).map_err(|e| format!("{}: {e}", native.display()))?;
+    let file = native.join(format!("lomusai.{}.node", platform(shell, &package)?));
+    // Removed first: a process may have it open.
+    let _ = fs::remove_file(&file);
+    let library = library(&shell.target().join("debug"));
+    fs::copy(&library, &file).map_err(|e| format!("{}: {e}", library.display()))?;
+    Ok(package)
+}
+
+/// Writes the packages that are published, with the library built into `built`, to `folder`.
+pub(crate) fn pack(shell: &Shell, built: &Path, folder: &Path) -> Result<(), String> {
+    shell.need("npm", "npm")?;
+    let mut pack = shell.command("node");
+    pack.arg("bindings/node/scripts/pack.js").arg(library(built)).arg(folder);
+    shell.run(pack)
+}
+
+/// What the loader calls this platform.
+fn platform(shell: &Shell, package: &Path) -> Result<String, String> {
+    let mut node = shell.command("node");
+    node.current_dir(package).args(["-p", "require('./lib/loader.js').platform()"]);
+    let output = node.output().map_err(|e| format!("node: {e}"))?;
+    let name = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if output.status.success() && !name.is_empty() { Ok(name) } else { Err("node cannot say its platform".into()) }
+}
+
+fn library(folder: &Path) -> PathBuf {
+    folder.join(format!("{}lomusai_node{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX))
+}

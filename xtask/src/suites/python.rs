@@ -1,0 +1,135 @@
+//! Python: the wheel as people install it, its tests, and its types.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::shell::Shell;
+use crate::tally::Reader;
+use crate::test::Report;
+
+pub(crate) fn run(shell: &Shell, report: &mut Report) -> Result<(), String> {
+    let python = interpreter(shell)?;
+    report.pass();
+    readme(shell, report)?;
+    for (what, words) in [
+        ("ruff check", &["ruff", "check", "bindings/python", "examples/python"][..]),
+        ("ruff format", &["ruff", "format", "--check", "bindings/python", "examples/python"]),
+    ] {
+        let mut command = shell.command(&python);
+        command.args(["-m"]).args(words).args(["--config", "bindings/python/pyproject.toml"]);
+        report.check(what, command)?;
+    }
+    let package = shell.root().join("bindings/python");
+    let checks: [(&str, &[&str]); 3] = [
+        ("mypy", &["mypy"]),
+        ("pyright", &["pyright"]),
+        ("pyright --verifytypes", &["pyright", "--verifytypes", "lomusai", "--ignoreexternal"]),
+    ];
+    for (what, words) in checks {
+        let mut command = shell.command(&python);
+        command.current_dir(&package).arg("-m").args(words);
+        if words[0] == "pyright" {
+            command.arg("--pythonpath").arg(&python);
+        }
+        report.check(what, command)?;
+    }
+    let mut pytest = shell.command(&python);
+    pytest.current_dir(&package).args(["-m", "pytest", "-q"]);
+    if report.full {
+        pytest.env("LOMUSAI_SOAK", "1");
+    }
+    report.tests("pytest", pytest, Reader::Pytest)
+}
+
+/// A Python in which the package is installed from its wheel, beside the tools of development.
+pub(crate) fn interpreter(shell: &Shell) -> Result<PathBuf, String> {
+    let python = shell.venv(&shell.root().join("bindings/python/requirements-dev.txt"))?;
+    let wheel = wheel(shell, &python)?;
+    let mut pip = shell.command(&python);
+    install(&mut pip, &wheel);
+    shell.run(pip)?;
+    Ok(python)
+}
+
+/// Writes the wheel that is published to `folder`.
+pub(crate) fn release_wheel(shell: &Shell, folder: &Path) -> Result<(), String> {
+    let python = shell.venv(&shell.root().join("bindings/python/requirements-dev.txt"))?;
+    build(shell, &python, "release", folder)
+}
+
+/// Builds the wheel in the dev profile.
+fn wheel(shell: &Shell, python: &Path) -> Result<PathBuf, String> {
+    let folder = shell.target().join("python/wheels");
+    let _ = fs::remove_dir_all(&folder);
+    build(shell, python, "dev", &folder)?;
+    fs::read_dir(&folder)
+        .map_err(|e| format!("{}: {e}", folder.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
+        .ok_or_else(|| format!("maturin made no wheel in {}", folder.display()))
+}
+
+fn build(shell: &Shell, python: &Path, profile: &str, folder: &Path) -> Result<(), String> {
+    let mut maturin = shell.command(python);
+    maturin
+        .args([
+            "-m",
+            "maturin",
+            "build",
+            "--quiet",
+            "--profile",
+            profile,
+            "--manifest-path",
+            "bindings/python/Cargo.toml",
+        ])
+        .arg("--interpreter")
+        .arg(python)
+        .arg("--out")
+        .arg(folder)
+        // Its own: maturin builds pyo3 with another environment than cargo does, and each would undo the other's work.
+        .env("CARGO_TARGET_DIR", shell.target().join("python"));
+    shell.run(maturin)
+}
+
+fn install(pip: &mut Command, wheel: &Path) {
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-index",
+        "--no-deps",
+        "--force-reinstall",
+    ])
+    .arg(wheel);
+}
+
+/// The README's program, in a clean venv with nothing but the wheel.
+fn readme(shell: &Shell, report: &mut Report) -> Result<(), String> {
+    let folder = shell.target().join("python/clean");
+    let _ = fs::remove_dir_all(&folder);
+    let mut venv = shell.command("python3");
+    venv.args(["-m", "venv"]).arg(&folder);
+    shell.run(venv)?;
+    let python = folder.join("bin/python");
+    let wheels = shell.target().join("python/wheels");
+    let mut pip = shell.command(&python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--find-links"]);
+    // By name: what the wheel asks for would have to be there too, and it asks for nothing.
+    pip.arg(&wheels).arg("lomusai");
+    shell.run(pip)?;
+    let page = shell.root().join("bindings/python/README.md");
+    let page = fs::read_to_string(&page).map_err(|e| format!("{}: {e}", page.display()))?;
+    let program = page
+        .split_once("```python\n")
+        .and_then(|(_, rest)| rest.split_once("```"))
+        .ok_or("bindings/python/README.md has no Python program")?
+        .0;
+    let source = folder.join("readme.py");
+    fs::write(&source, program).map_err(|e| format!("{}: {e}", source.display()))?;
+    let mut command = shell.command(&python);
+    command.current_dir(&folder).arg(&source);
+    report.prints("the README's Python program in a clean venv", command, &["1 + 2 is 3."])
+}
