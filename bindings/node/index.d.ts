@@ -411,7 +411,7 @@ export declare class Result<T = any> {
 /** A run's events. Leaving the loop early cancels the run. One loop reads them; the run waits for it. */
 export declare class RunStream<T = any> implements AsyncIterable<RunEvent> {
   private constructor();
-  readonly runId: string | undefined;
+  readonly runId: string;
   readonly result: Promise<Result<T>>;
   readonly textStream: AsyncGenerator<string, void, void>;
   cancel(options?: { graceMs?: number; reason?: string }): void;

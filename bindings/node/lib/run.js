@@ -67,12 +67,12 @@ class RunStream {
   #aborted;
   #onAbort;
 
-  constructor(engine, run, { finalize, signal, detached } = {}) {
+  constructor(engine, run, { finalize, signal, detached, runId } = {}) {
     this.#engine = engine;
     this.#run = run;
     this.#finalize = finalize;
     this.#detached = detached;
-    this.runId = typeof run.then === 'function' ? undefined : run.id;
+    this.runId = runId ?? run.id;
     if (typeof run.then === 'function') run.catch(() => {});
     if (signal) this.#watch(signal);
   }
