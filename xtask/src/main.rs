@@ -5,6 +5,7 @@
 // Printing is what a task does.
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
+mod bench;
 mod codegen;
 mod shell;
 mod suites;
@@ -26,6 +27,7 @@ struct Task {
 
 const TASKS: &[Task] = &[
     Task { name: "test", usage: test::USAGE, help: "run all tests in all languages", run: test::run },
+    Task { name: "bench", usage: bench::USAGE, help: "measure, with optimisation, in all languages", run: bench::run },
     Task { name: "codegen", usage: "[--check]", help: "write the generated files, or only compare", run: codegen::run },
 ];
 

@@ -20,7 +20,13 @@ use crate::{error, json, threads};
 /// What a loop is told.
 pub(crate) enum Job {
     /// Start a task for this call.
-    Start { key: u64, handler: Arc<Py<PyAny>>, call: CallInfo, answer: lomusai_host::Answer, host: Option<Arc<HostSlot>> },
+    Start {
+        key: u64,
+        handler: Arc<Py<PyAny>>,
+        call: CallInfo,
+        answer: lomusai_host::Answer,
+        host: Option<Arc<HostSlot>>,
+    },
     /// Cancel the task of this call.
     Cancel(u64),
     /// Settle this asyncio future.

@@ -141,13 +141,7 @@ impl Engine {
 
     /// Sends a command to a suspended run and reads on from there. Waits until it is recorded.
     #[pyo3(signature = (run_id, command, host=None))]
-    fn resume(
-        &self,
-        py: Python<'_>,
-        run_id: String,
-        command: &Bound<'_, PyAny>,
-        host: Option<&Host>,
-    ) -> PyResult<Run> {
+    fn resume(&self, py: Python<'_>, run_id: String, command: &Bound<'_, PyAny>, host: Option<&Host>) -> PyResult<Run> {
         let (command, host, engine) = (json::encode(command)?, slot(host), self.0.clone());
         wait(py, &self.0, async move { engine.resume_async(&run_id, &command, host).await }).map(Run::new)
     }
@@ -173,7 +167,12 @@ impl Engine {
     }
 
     /// Asks the engine something; see `lomusai_host::OPERATIONS`.
-    fn call<'py>(&self, py: Python<'py>, operation: String, parameters: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    fn call<'py>(
+        &self,
+        py: Python<'py>,
+        operation: String,
+        parameters: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let (parameters, engine) = (json::encode(parameters)?, self.0.clone());
         let text = wait(py, &self.0, async move { engine.call_async(&operation, &parameters).await })?;
         json::decode(py, &text)

@@ -1,7 +1,7 @@
 //! Errors of the engine as Python exceptions, and exceptions of callables as errors that keep the original.
 
-use lomusai_host::Answer;
 use lomusai_core::Error;
+use lomusai_host::Answer;
 use lomusai_wire::{Code, ErrorBody, codes};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -62,7 +62,8 @@ pub(crate) fn of_callable(py: Python<'_>, answer: &Answer, raised: PyErr) -> Err
     let class = |path: &str, name: &str| py.import(path).and_then(|module| module.getattr(name));
     let is = |class: PyResult<Bound<'_, PyAny>>| class.is_ok_and(|class| value.is_instance(&class).unwrap_or(false));
     if is(class("lomusai._json", "NotJson")) {
-        let code = if error.is(codes::TOOL_FAILED) { codes::TOOL_RESULT_INVALID } else { codes::FUNCTION_REPLY_INVALID };
+        let code =
+            if error.is(codes::TOOL_FAILED) { codes::TOOL_RESULT_INVALID } else { codes::FUNCTION_REPLY_INVALID };
         let details = error.body().details.clone();
         let message = value.getattr("message").and_then(|text| text.extract::<String>()).unwrap_or_default();
         error = Error::new(code, format!("the result cannot be written as JSON: {message}"));
@@ -98,7 +99,6 @@ fn traceback(py: Python<'_>, raised: &PyErr) -> String {
     }
     text[start..].to_owned()
 }
-
 
 /// The result, or the exception of its error.
 pub(crate) trait OrRaise<T> {

@@ -117,7 +117,11 @@ fn write(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, depth: u32) -> PyResult<()
     } else if let Ok(number) = value.cast_exact::<PyFloat>() {
         let number: f64 = number.extract()?;
         if !number.is_finite() {
-            return Err(error::not_json(py, "json_invalid", format!("{number} is no JSON number: give None or a text")));
+            return Err(error::not_json(
+                py,
+                "json_invalid",
+                format!("{number} is no JSON number: give None or a text"),
+            ));
         }
         serde_json::to_writer(&mut *out, &number).expect("writes to memory");
     } else if let Ok(dict) = value.cast::<PyDict>() {
@@ -142,11 +146,7 @@ fn write(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, depth: u32) -> PyResult<()
     Ok(())
 }
 
-fn write_items<'py>(
-    items: impl Iterator<Item = Bound<'py, PyAny>>,
-    out: &mut Vec<u8>,
-    depth: u32,
-) -> PyResult<()> {
+fn write_items<'py>(items: impl Iterator<Item = Bound<'py, PyAny>>, out: &mut Vec<u8>, depth: u32) -> PyResult<()> {
     out.push(b'[');
     for (place, item) in items.enumerate() {
         if place > 0 {

@@ -46,7 +46,10 @@ pub(crate) fn with_python<R>(f: impl FnOnce(Python<'_>) -> R) -> Option<R> {
 ///
 /// Before 3.14, CPython ends a thread that comes back to a finalized interpreter with `pthread_exit`, whose unwinding must not run
 /// through Rust frames. The guard stops it here: the thread sleeps until the process is gone, which is near.
-pub(crate) fn call<'py>(function: &Bound<'py, PyAny>, arguments: Bound<'py, pyo3::types::PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn call<'py>(
+    function: &Bound<'py, PyAny>,
+    arguments: Bound<'py, pyo3::types::PyTuple>,
+) -> PyResult<Bound<'py, PyAny>> {
     unsafe extern "C-unwind" {
         // The same function as pyo3's, declared as one that may unwind.
         fn PyObject_CallObject(callable: *mut ffi::PyObject, arguments: *mut ffi::PyObject) -> *mut ffi::PyObject;
