@@ -5,6 +5,7 @@
 // Printing is what a task does.
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
+mod bench;
 mod codegen;
 mod demo;
 mod dist;
@@ -41,6 +42,7 @@ const TASKS: &[Task] = &[
         help: "the wheel, the npm packages and the C archive, in target/dist",
         run: dist::run,
     },
+    Task { name: "bench", usage: bench::USAGE, help: "measure, with optimisation, in all languages", run: bench::run },
     Task { name: "codegen", usage: "[--check]", help: "write the generated files, or only compare", run: codegen::run },
 ];
 

@@ -1,0 +1,260 @@
+//! `cargo xtask bench`: builds with optimisation into `target/bench`, runs the programs in `benches/`, prints one table.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde::Deserialize;
+
+use crate::shell::Shell;
+
+pub(crate) const USAGE: &str = "[NAME]";
+
+/// A benchmark: programs in several languages, named after it, that print a [`Line`] per case.
+struct Bench {
+    name: &'static str,
+    languages: &'static [Language],
+    /// The case of Rust that the others are compared with: their own cost is what they take beyond it.
+    floor: Option<&'static str>,
+    /// Most CPU time in microseconds that a case may take beyond the floor.
+    targets: &'static [(&'static str, f64)],
+}
+
+const BENCHES: &[Bench] = &[
+    Bench {
+        name: "crossing",
+        languages: &[Language::Rust, Language::C, Language::Python, Language::Node],
+        floor: Some("Rust"),
+        targets: &[
+            ("C: inline", 1.0),
+            ("Python: sync, inline", 5.0),
+            ("Python: sync, pooled", 30.0),
+            ("Python: async", 60.0),
+            ("Node: sync", 80.0),
+            ("Node: async", 80.0),
+        ],
+    },
+    Bench { name: "turn", languages: &[Language::Rust, Language::Python, Language::Node], floor: None, targets: &[] },
+];
+
+/// Every program is run so often, one after the other, and the best of each case counts: what disturbs a machine only ever adds.
+const ROUNDS: usize = 3;
+
+/// The release profile's fat link takes minutes per library and is not what is measured.
+const PROFILE: &[(&str, &str)] = &[("CARGO_PROFILE_RELEASE_LTO", "thin"), ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "8")];
+
+#[derive(Clone, Copy)]
+enum Language {
+    Rust,
+    C,
+    Python,
+    Node,
+}
+
+/// What a program says of a case.
+#[derive(Clone, Deserialize)]
+struct Line {
+    case: String,
+    #[serde(default)]
+    calls: u64,
+    cpu_us_per_call: Option<f64>,
+    cpu_ms: Option<f64>,
+    count: Option<f64>,
+}
+
+impl Line {
+    fn value(&self) -> f64 {
+        self.cpu_us_per_call.or(self.cpu_ms).or(self.count).unwrap_or(f64::INFINITY)
+    }
+}
+
+/// Runs the benchmark that is named, or all.
+///
+/// # Errors
+/// What could not be built or run. A target that is missed is no error: it stands in the table.
+pub(crate) fn run(shell: &Shell, words: &[&str]) -> Result<(), String> {
+    let benches: Vec<&Bench> = match words {
+        [] => BENCHES.iter().collect(),
+        [name] => vec![BENCHES.iter().find(|bench| bench.name == *name).ok_or_else(|| {
+            let known: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
+            format!("there is no benchmark `{name}`: there are {}", known.join(", "))
+        })?],
+        _ => return Err(format!("cargo xtask bench {USAGE}")),
+    };
+    let kitchen = Kitchen { shell, folder: shell.target().join("bench") };
+    kitchen.build()?;
+    for bench in benches {
+        let programs: Vec<Command> =
+            bench.languages.iter().map(|language| kitchen.program(bench, *language)).collect::<Result<_, _>>()?;
+        let lines = measure(programs)?;
+        print_table(bench, &lines);
+    }
+    Ok(())
+}
+
+/// Runs the programs in rounds and keeps each case's best, in the order in which they came first.
+fn measure(mut programs: Vec<Command>) -> Result<Vec<Line>, String> {
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    let mut best: Vec<Line> = Vec::new();
+    for _ in 0..ROUNDS {
+        for program in &mut programs {
+            for line in lines_of(program)? {
+                match places.get(&line.case) {
+                    Some(&place) if best[place].value() <= line.value() => {}
+                    Some(&place) => best[place] = line,
+                    None => {
+                        places.insert(line.case.clone(), best.len());
+                        best.push(line);
+                    }
+                }
+            }
+        }
+    }
+    Ok(best)
+}
+
+fn lines_of(program: &mut Command) -> Result<Vec<Line>, String> {
+    let shown = Path::new(program.get_program()).display().to_string();
+    let output = program.stderr(Stdio::inherit()).output().map_err(|e| format!("{shown}: cannot be started: {e}"))?;
+    if !output.status.success() {
+        return Err(format!("{shown}: {}", output.status));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().map(|line| serde_json::from_str(line).map_err(|e| format!("{shown} said `{line}`: {e}"))).collect()
+}
+
+fn print_table(bench: &Bench, lines: &[Line]) {
+    let settings: Vec<String> = PROFILE.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    println!("\n{}: CPU time, best of {ROUNDS}; release build with {}", bench.name, settings.join(" "));
+    println!("{:<40} {:>10} {:>13} {:>13} {:>9}", "case", "calls", "per call", "beyond Rust", "target");
+    let floor = bench.floor.and_then(|floor| lines.iter().find(|line| line.case == floor)).map(Line::value);
+    for line in lines {
+        let (value, calls) = (line.value(), if line.calls > 0 { line.calls.to_string() } else { String::new() });
+        let shown = match line {
+            Line { cpu_us_per_call: Some(us), .. } => format!("{us:.3} us"),
+            Line { cpu_ms: Some(ms), .. } => format!("{ms:.2} ms"),
+            _ => format!("{value:.2}"),
+        };
+        let target = bench.targets.iter().find(|(case, _)| *case == line.case).map(|(_, target)| *target);
+        // Loops, imports and counts have no engine in them.
+        let measured = line.cpu_us_per_call.is_some() && !line.case.ends_with("plain loop");
+        let beyond = floor.filter(|_| measured && Some(&*line.case) != bench.floor).map(|floor| value - floor);
+        let verdict = match (beyond, target) {
+            (Some(beyond), Some(target)) if beyond > target => "  missed",
+            _ => "",
+        };
+        let beyond = beyond.map_or(String::new(), |beyond| format!("{beyond:.3} us"));
+        let target = target.map_or(String::new(), |target| format!("<= {target} us"));
+        println!("{:<40} {calls:>10} {shown:>13} {beyond:>13} {target:>9}{verdict}", line.case);
+    }
+}
+
+/// Where the programs are made.
+struct Kitchen<'a> {
+    shell: &'a Shell,
+    folder: PathBuf,
+}
+
+impl Kitchen<'_> {
+    /// Builds the Rust programs and the library of every language, and puts the packages together.
+    fn build(&self) -> Result<(), String> {
+        let packages = ["lomusai_benches", "mlomusai", "lomusai_python", "lomusai_node"];
+        let mut cargo = self.shell.cargo(&["build", "--release"]);
+        cargo.args(packages.iter().flat_map(|package| ["--package", package]));
+        cargo.envs(PROFILE.iter().copied()).env("CARGO_TARGET_DIR", &self.folder);
+        // The interpreter brings Python's symbols along.
+        cargo.env("PYO3_BUILD_EXTENSION_MODULE", "1");
+        self.shell.run(cargo)
+    }
+
+    fn program(&self, bench: &Bench, language: Language) -> Result<Command, String> {
+        match language {
+            Language::Rust => Ok(self.shell.command(self.folder.join("release").join(bench.name))),
+            Language::C => self.c(bench),
+            Language::Python => self.python(bench),
+            Language::Node => self.node(bench),
+        }
+    }
+
+    fn source(&self, bench: &Bench) -> PathBuf {
+        self.shell.root().join("benches").join(bench.name)
+    }
+
+    fn c(&self, bench: &Bench) -> Result<Command, String> {
+        self.shell.need("cc", "gcc")?;
+        let (libraries, program) = (self.fresh("c")?, self.folder.join(format!("{}-c", bench.name)));
+        // Programs look for the library by its SONAME, which is not the name of the file that cargo makes.
+        copy(&self.folder.join("release/libmlomusai.so"), &libraries.join("libmlomusai.so.1"))?;
+        let mut cc = self.shell.command("cc");
+        cc.args(["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&program);
+        cc.arg(self.source(bench).join(format!("{}.c", bench.name)));
+        cc.arg("-I").arg(self.shell.root().join("include")).arg(libraries.join("libmlomusai.so.1"));
+        cc.arg(format!("-Wl,-rpath,{}", libraries.display()));
+        self.shell.run(cc)?;
+        Ok(self.shell.command(program))
+    }
+
+    /// The package as a wheel has it, found by the path.
+    fn python(&self, bench: &Bench) -> Result<Command, String> {
+        self.shell.need("python3", "python3")?;
+        let site = self.fresh("python")?;
+        copy_tree(&self.shell.root().join("bindings/python/python/lomusai"), &site.join("lomusai"))?;
+        copy(&self.folder.join("release/lib_lomusai.so"), &site.join("lomusai/_lomusai.abi3.so"))?;
+        let mut python = self.shell.command("python3");
+        python.arg(self.source(bench).join(format!("{}.py", bench.name))).env("PYTHONPATH", site);
+        Ok(python)
+    }
+
+    /// The package as npm installs it, with the programs beside it: Node looks for packages from where a program is.
+    fn node(&self, bench: &Bench) -> Result<Command, String> {
+        self.shell.need("node", "nodejs")?;
+        let folder = self.fresh("node")?;
+        let (bindings, package) = (self.shell.root().join("bindings/node"), folder.join("node_modules/@lomusai/node"));
+        copy_tree(&bindings.join("lib"), &package.join("lib"))?;
+        for file in ["index.js", "index.mjs", "package.json"] {
+            copy(&bindings.join(file), &package.join(file))?;
+        }
+        copy_tree(&self.source(bench), &folder)?;
+        let mut platform = self.shell.command("node");
+        let library = package.join("lib/loader.js");
+        platform.args(["-p", "require(process.argv[1]).platform()"]).arg(library);
+        let output = platform.output().map_err(|e| format!("node: {e}"))?;
+        let platform = String::from_utf8_lossy(&output.stdout);
+        let native = package.join("native").join(format!("lomusai.{}.node", platform.trim()));
+        copy(&self.folder.join("release/liblomusai_node.so"), &native)?;
+        let mut node = self.shell.command("node");
+        node.arg(folder.join(format!("{}.mjs", bench.name)));
+        Ok(node)
+    }
+
+    /// An empty folder: what an earlier checkout left there must not be measured.
+    fn fresh(&self, name: &str) -> Result<PathBuf, String> {
+        let folder = self.folder.join(name);
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        Ok(folder)
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), String> {
+    let parent = to.parent().expect("a file is in a folder");
+    fs::create_dir_all(parent)
+        .and_then(|()| fs::copy(from, to))
+        .map(drop)
+        .map_err(|e| format!("{} to {}: {e}", from.display(), to.display()))
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Result<(), String> {
+    let entries = fs::read_dir(from).map_err(|e| format!("{}: {e}", from.display()))?;
+    for entry in entries {
+        let path = entry.map_err(|e| format!("{}: {e}", from.display()))?.path();
+        let name = path.file_name().expect("an entry has a name");
+        if name == OsStr::new("__pycache__") {
+            continue;
+        }
+        if path.is_dir() { copy_tree(&path, &to.join(name))? } else { copy(&path, &to.join(name))? }
+    }
+    Ok(())
+}
