@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::examples::code_block;
 use crate::shell::Shell;
 use crate::tally::Reader;
 use crate::test::Report;
@@ -63,6 +64,7 @@ pub(crate) fn run(shell: &Shell, report: &mut Report) -> Result<(), String> {
         command.current_dir(&folder);
         report.prints(&format!("examples/c/{name}.c"), command, expected)?;
     }
+    readme(shell, report, &folder)?;
     compile(shell, &root.join("tests/c/frozen/client.c"), &folder.join("frozen"))?;
     report.prints("tests/c/frozen/client.c", shell.command(folder.join("frozen")), &["frozen client: "])?;
     installed(shell, report, &folder)?;
@@ -80,6 +82,16 @@ pub(crate) fn soak(shell: &Shell, report: &mut Report) -> Result<(), String> {
         report.tests(&format!("soak of {case}"), command, Reader::Plain)?;
     }
     Ok(())
+}
+
+/// The README's program.
+fn readme(shell: &Shell, report: &mut Report, folder: &Path) -> Result<(), String> {
+    let page = fs::read_to_string(shell.root().join("README.md")).map_err(|e| format!("README.md: {e}"))?;
+    let source = folder.join("readme.c");
+    let program = code_block(&page, "c").ok_or("README.md has no C program")?;
+    fs::write(&source, program).map_err(|e| format!("{}: {e}", source.display()))?;
+    compile(shell, &source, &folder.join("readme"))?;
+    report.prints("the README's C program", shell.command(folder.join("readme")), &["1 + 2 is 3.", "run_finished"])
 }
 
 /// The folder with the shared and the static library, built from what is there now.
