@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::effects::{attach, carry_out, weight};
-use crate::engine::Inner;
+use crate::inner::Inner;
 use crate::run::{Live, Msg, RunResult};
 
 /// How often a thread that another process holds is looked at.

@@ -18,7 +18,7 @@ use lomusai_wire::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::engine::Inner;
+use crate::inner::Inner;
 use crate::run::{Live, Msg, RunResult};
 
 /// Begins an effect. The future gives the input that tells the machine how it ended.

@@ -5,6 +5,7 @@ mod config;
 mod driver;
 mod effects;
 mod engine;
+mod inner;
 mod load;
 mod publisher;
 mod queue;

@@ -13,7 +13,7 @@ use lomusai_wire::{
 use tokio::sync::mpsc;
 
 use crate::driver::{Driver, Limits, ThreadPlace, Work};
-use crate::engine::Inner;
+use crate::inner::Inner;
 use crate::publisher::Publisher;
 use crate::queue::EventQueue;
 use crate::run::{Live, RunResult, Settled};

@@ -1,0 +1,535 @@
+//! What every clone of an engine shares: the runs at work, and how they are begun, taken up, told and ended.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lomusai_core::agent::{AgentMachine, Plan, Start};
+use lomusai_core::cancel::CancelToken;
+use lomusai_core::component::HostSlot;
+use lomusai_core::seam::{Clock, Ids};
+use lomusai_core::storage::Store;
+use lomusai_core::telemetry::TelemetrySink;
+use lomusai_core::{Error, Result};
+use lomusai_wire::{
+    Command, EffectId, Event, EventBody, History, Input, LogLevel, Message, OnBusy, Parent, PendingKind, RunFilter,
+    RunId, RunInfo, RunStatus, StartRequest, codes,
+};
+use parking_lot::{Mutex, RwLock};
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::EngineConfig;
+use crate::driver::{Driver, First, Limits, ThreadPlace, Work};
+use crate::engine::StartReport;
+use crate::load::is_unfinished;
+use crate::publisher::Publisher;
+use crate::queue::EventQueue;
+use crate::registry::Registry;
+use crate::run::{Live, Msg, Settled};
+
+/// What every clone of an engine shares.
+pub(crate) struct Inner {
+    pub(crate) config: EngineConfig,
+    pub(crate) registry: Registry,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ids: Arc<dyn Ids>,
+    pub(crate) telemetry: RwLock<Option<Arc<dyn TelemetrySink>>>,
+    /// Who this engine is to the store's leases.
+    pub(crate) owner: Arc<str>,
+    pub(crate) live: Mutex<HashMap<RunId, Arc<Live>>>,
+    /// Hashes of specs that are in the store already.
+    pub(crate) stored_specs: Mutex<HashSet<String>>,
+    /// Held while a stored run is taken over, so that it is not taken twice by this engine.
+    pub(crate) loading: tokio::sync::Mutex<()>,
+    pub(crate) handle: Handle,
+    pub(crate) runtime: Mutex<Option<Runtime>>,
+    pub(crate) closed: AtomicBool,
+    /// Whether the heartbeat of a shared store has been started.
+    pub(crate) beating: AtomicBool,
+}
+
+impl Inner {
+    pub(crate) fn open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(closed()) } else { Ok(()) }
+    }
+
+    pub(crate) fn live(&self, run_id: &RunId) -> Option<Arc<Live>> {
+        self.live.lock().get(run_id).cloned()
+    }
+
+    /// A driver has ended its work.
+    pub(crate) fn forget(&self, live: &Arc<Live>) {
+        let mut map = self.live.lock();
+        if map.get(&live.run_id).is_some_and(|current| Arc::ptr_eq(current, live)) {
+            map.remove(&live.run_id);
+        }
+    }
+
+    pub(crate) fn log(&self, level: LogLevel, message: &str) {
+        if let Some(sink) = &*self.telemetry.read() {
+            sink.log(level, "lomusai", message);
+        }
+    }
+
+    pub(crate) fn observe_event(&self, event: &Event) {
+        if let Some(sink) = &*self.telemetry.read() {
+            sink.event(event);
+        }
+    }
+
+    /// The spec of a run that is being started, if the store may not have it yet.
+    pub(crate) fn unstored_spec(&self, events: &[Arc<Event>]) -> Vec<(String, Arc<[u8]>)> {
+        let Some(EventBody::RunStarted { spec, .. }) = events.first().map(|event| &event.body) else {
+            return Vec::new();
+        };
+        if !self.stored_specs.lock().insert(spec.hash.clone()) {
+            return Vec::new();
+        }
+        let Ok(plan) = self.registry.plan(&spec.name) else { return Vec::new() };
+        let bytes = serde_json::to_vec(&plan.spec).expect("specs are JSON");
+        vec![(spec.hash.clone(), bytes.into())]
+    }
+
+    /// Begins a new run in a task of its own.
+    pub(crate) fn spawn_new(
+        self: &Arc<Self>,
+        request: StartRequest,
+        parent: Option<(&Live, EffectId)>,
+        host: Option<HostSlot>,
+        queue: Option<Arc<EventQueue>>,
+        begun: Option<oneshot::Sender<Result<()>>>,
+    ) -> Result<Arc<Live>> {
+        self.open()?;
+        let plan = self.registry.plan(&request.agent)?;
+        let run_id = match (&request.run_id, &parent) {
+            (Some(id), None) => {
+                check_run_id(id)?;
+                id.clone()
+            }
+            (Some(id), Some(_)) => id.clone(),
+            (None, _) => self.ids.run_id(),
+        };
+        let StartRequest { input, history, thread, resource, context, transient, detached, on_busy, options, .. } =
+            request;
+        let history: Vec<Arc<Message>> = history.into_iter().map(Arc::new).collect();
+        let thread = thread.map(|id| ThreadPlace { id, resource, saved: 0, per_step: options.save_per_step });
+        if thread.is_some() && !history.is_empty() {
+            return Err(Error::new(
+                codes::ARGUMENT_INVALID,
+                "pass `thread` or `history`, not both: a thread has its own history",
+            ));
+        }
+        let mut durable = context.clone();
+        durable.retain(|key, _| !transient.contains(key));
+        let parent = parent.map(|(live, effect_id)| Parent::new(live.run_id.clone(), effect_id));
+        let start = Start {
+            input: input.into_messages(),
+            history: (!history.is_empty()).then(|| History::Messages(history.clone())),
+            thread: thread.as_ref().map(|thread| thread.id.clone()),
+            parent: parent.clone(),
+            context: durable,
+        };
+        let machine = AgentMachine::new(&plan, run_id.clone(), history, options)?;
+        let now_ms = self.clock.now_ms();
+        let mut info = RunInfo::new(run_id.clone(), &plan.spec.agent.name, now_ms);
+        info.thread = start.thread.clone();
+        info.parent.clone_from(&parent);
+        let (inbox, receiver) = mpsc::unbounded_channel();
+        let cancel = CancelToken::new();
+        let live = Arc::new(Live {
+            run_id: run_id.clone(),
+            agent: plan.spec.agent.name.as_str().into(),
+            parent,
+            inbox,
+            publisher: Publisher::new(run_id.clone(), self.clock.clone(), 0, queue, detached, cancel.clone()),
+            cancel,
+            context: Arc::new(context),
+            transient,
+            host,
+            settled: Settled::default(),
+        });
+        self.add_live(&live)?;
+        let limits = limits(&plan, machine.options().timeout_ms);
+        let stream = plan.spec.agent.processors.stream.clone().into();
+        let driver = Driver {
+            engine: self.clone(),
+            plan,
+            live: live.clone(),
+            inbox: receiver,
+            machine,
+            info,
+            epoch: 1,
+            thread,
+            limits,
+            stream,
+            work: Work::default(),
+        };
+        self.spawn(driver, First::Start(Box::new(start), on_busy), begun);
+        Ok(live)
+    }
+
+    pub(crate) fn add_live(&self, live: &Arc<Live>) -> Result<()> {
+        let mut map = self.live.lock();
+        if map.contains_key(&live.run_id) {
+            let id = &live.run_id;
+            return Err(Error::new(
+                codes::RUN_EXISTS,
+                format!("a run `{id}` exists already: choose another id or leave it out"),
+            )
+            .with("run_id", id.as_str()));
+        }
+        map.insert(live.run_id.clone(), live.clone());
+        Ok(())
+    }
+
+    pub(crate) fn spawn(self: &Arc<Self>, driver: Driver, first: First, begun: Option<oneshot::Sender<Result<()>>>) {
+        self.beat();
+        self.handle.spawn(driver.drive(first, begun));
+    }
+
+    /// Keeps this engine's leases alive, where others could take its runs over.
+    pub(crate) fn beat(self: &Arc<Self>) {
+        if !self.store.capabilities().shared || self.beating.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let weak = Arc::downgrade(self);
+        let lease_ms = self.config.lease_ms.max(300);
+        self.handle.spawn(async move {
+            while let Some(inner) = weak.upgrade() {
+                if inner.closed.load(Ordering::Acquire) && inner.live.lock().is_empty() {
+                    return;
+                }
+                let until_ms = inner.clock.now_ms() + lease_ms;
+                if let Err(error) = inner.store.heartbeat(&inner.owner, until_ms).await {
+                    inner.log(LogLevel::Warn, &format!("the store did not take the engine's heartbeat: {error}"));
+                }
+                drop(inner);
+                tokio::time::sleep(Duration::from_millis(lease_ms / 3)).await;
+            }
+        });
+    }
+
+    /// The child run of an effect: a new one, or the one that an earlier attempt started.
+    pub(crate) async fn child(
+        self: &Arc<Self>,
+        parent: &Arc<Live>,
+        effect: &EffectId,
+        agent: &str,
+        prompt: String,
+        run_id: RunId,
+    ) -> Result<Arc<Live>> {
+        let depth = run_id.as_str().matches('/').count() as u32;
+        let limit = self.registry.plan(&parent.agent).map_or(16, |plan| plan.spec.agent.limits.depth());
+        if depth > limit {
+            return Err(Error::new(
+                codes::DEPTH_EXCEEDED,
+                format!("sub-agents nest {depth} deep, more than limits.depth = {limit}"),
+            )
+            .with("agent", agent));
+        }
+        if let Some(live) = self.live(&run_id) {
+            return Ok(live);
+        }
+        if self.store.run(&run_id).await?.is_some() {
+            return self.revive_child(&run_id, parent.host.clone()).await;
+        }
+        let mut request = StartRequest::new(agent, Input::Text(prompt));
+        request.run_id = Some(run_id);
+        request.context = (*parent.context).clone();
+        request.transient.clone_from(&parent.transient);
+        request.on_busy = OnBusy::Error;
+        self.spawn_new(request, Some((parent, effect.clone())), parent.host.clone(), None, None)
+    }
+
+    /// A child that is in the store: at work again if it was, else as it was left.
+    async fn revive_child(self: &Arc<Self>, run_id: &RunId, host: Option<HostSlot>) -> Result<Arc<Live>> {
+        let _loading = self.loading.lock().await;
+        if let Some(live) = self.live(run_id) {
+            return Ok(live);
+        }
+        match self.load(run_id, host, None).await {
+            Ok(driver) => {
+                let live = driver.live.clone();
+                self.add_live(&live)?;
+                self.spawn(driver, First::Recover, None);
+                Ok(live)
+            }
+            Err(error) if error.is(codes::RUN_FINISHED) => {
+                let result = self.stored_result(run_id).await?;
+                let (inbox, _) = mpsc::unbounded_channel();
+                let cancel = CancelToken::new();
+                let live = Live {
+                    run_id: run_id.clone(),
+                    agent: "".into(),
+                    parent: None,
+                    inbox,
+                    publisher: Publisher::new(run_id.clone(), self.clock.clone(), 0, None, true, cancel.clone()),
+                    cancel,
+                    context: Arc::default(),
+                    transient: Vec::new(),
+                    host: None,
+                    settled: Settled::default(),
+                };
+                live.settled.set(Ok(Arc::new(result)));
+                Ok(Arc::new(live))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Cancels a child that may only be in the store. In the background: its parent does not wait for it.
+    pub(crate) fn cancel_child(self: &Arc<Self>, child: RunId) {
+        let inner = self.clone();
+        self.handle.spawn(async move {
+            let reason = Some("the run that started it was cancelled".into());
+            let _ = inner.command(&child, Command::Cancel { grace_ms: 0, reason }, None, None).await;
+        });
+    }
+
+    /// Sends a command. Gives the live run if it was taken out of the store for this, with `queue` as its reader.
+    pub(crate) async fn command(
+        self: &Arc<Self>,
+        run_id: &RunId,
+        command: Command,
+        host: Option<HostSlot>,
+        queue: Option<Arc<EventQueue>>,
+    ) -> Result<Option<Arc<Live>>> {
+        loop {
+            self.open()?;
+            if let Some(live) = self.live(run_id) {
+                let (reply, replied) = oneshot::channel();
+                let sent = live.inbox.send(Msg::Command(command.clone(), reply)).is_ok();
+                if sent && matches!(command, Command::Cancel { .. }) {
+                    live.cancel.cancel();
+                }
+                if let Ok(result) = replied.await {
+                    return result.map(|()| None);
+                }
+                // It has just settled: its place in the store is up to date once it says so.
+                let _ = live.settled.wait().await;
+                continue;
+            }
+            let loading = self.loading.lock().await;
+            if self.live(run_id).is_some() {
+                continue;
+            }
+            let driver = self.load(run_id, host.clone(), queue.clone()).await?;
+            if let Some((child, command)) = for_child(&driver.machine, &command) {
+                // The parent waits for its child; the command is the child's.
+                let effect = child.0;
+                let live = driver.live.clone();
+                self.add_live(&live)?;
+                drop(loading);
+                if let Err(error) = Box::pin(self.command(&child.1, command, host.clone(), None)).await {
+                    let _ = self.store.release(run_id, driver.epoch).await;
+                    self.forget(&live);
+                    live.settled.set(Err(error.clone()));
+                    live.publisher.end();
+                    return Err(error);
+                }
+                let parent = live.parent.clone();
+                self.spawn(driver, First::Attach(effect, child.1), None);
+                self.wake_parent(run_id, parent, host).await;
+                return Ok(Some(live));
+            }
+            let live = driver.live.clone();
+            self.add_live(&live)?;
+            drop(loading);
+            let (reply, replied) = oneshot::channel();
+            let parent = live.parent.clone();
+            self.spawn(driver, First::Command(command, reply), None);
+            replied.await.unwrap_or_else(|_| Err(closed()))?;
+            self.wake_parent(run_id, parent, host).await;
+            return Ok(Some(live));
+        }
+    }
+
+    /// The run that started `child` waits for it again.
+    async fn wake_parent(self: &Arc<Self>, child: &RunId, parent: Option<Parent>, host: Option<HostSlot>) {
+        let Some(Parent { run_id, effect_id, .. }) = parent else { return };
+        if let Some(live) = self.live(&run_id) {
+            let _ = live.inbox.send(Msg::Attach(effect_id, child.clone()));
+            return;
+        }
+        let _loading = self.loading.lock().await;
+        if self.live(&run_id).is_some() {
+            return;
+        }
+        match self.load(&run_id, host.clone(), None).await {
+            Ok(driver) => {
+                let live = driver.live.clone();
+                if self.add_live(&live).is_ok() {
+                    self.spawn(driver, First::Attach(effect_id, child.clone()), None);
+                    drop(_loading);
+                    Box::pin(self.wake_parent(&run_id, live.parent.clone(), host)).await;
+                }
+            }
+            Err(error) => {
+                self.log(LogLevel::Warn, &format!("run `{run_id}` cannot go on after its child `{child}`: {error}"))
+            }
+        }
+    }
+
+    pub(crate) async fn recover(self: &Arc<Self>) -> Result<StartReport> {
+        self.open()?;
+        let mut report = StartReport::default();
+        let mut filter = RunFilter::default();
+        filter.status = vec![RunStatus::Running, RunStatus::Blocked];
+        filter.limit = Some(u32::MAX);
+        // Our own sign of life comes first: what is claimed below must not look abandoned.
+        if self.store.capabilities().shared {
+            self.store.heartbeat(&self.owner, self.clock.now_ms() + self.config.lease_ms).await?;
+        }
+        for info in self.store.runs(&filter).await?.into_iter().rev().filter(is_unfinished) {
+            let run_id = info.run_id.clone();
+            // A child is taken up by its parent.
+            if info.parent.is_some() || self.live(&run_id).is_some() {
+                continue;
+            }
+            if info.recoveries >= self.config.recoveries_max {
+                self.mark(&info, RunStatus::Poisoned, "it was recovered too often without progress").await?;
+                report.poisoned.push(run_id);
+                continue;
+            }
+            let _loading = self.loading.lock().await;
+            match self.load(&run_id, None, None).await {
+                Ok(driver) => {
+                    let live = driver.live.clone();
+                    if self.add_live(&live).is_ok() {
+                        self.spawn(driver, First::Recover, None);
+                        report.recovered.push(run_id);
+                    }
+                }
+                Err(error) if error.is(codes::RUN_ACTIVE) => report.elsewhere.push(run_id),
+                Err(error) => {
+                    self.mark(&info, RunStatus::Blocked, &error.body().message).await?;
+                    self.log(LogLevel::Warn, &format!("run `{run_id}` is blocked: {error}"));
+                    report.blocked.push((run_id, error));
+                }
+            }
+        }
+        Ok(report)
+    }
+
+    async fn mark(&self, info: &RunInfo, status: RunStatus, why: &str) -> Result<()> {
+        let Ok(epoch) = self.store.claim(&info.run_id, &self.owner, self.clock.now_ms()).await else { return Ok(()) };
+        let mut info = info.clone();
+        info.status = status;
+        info.blocked_by = Some(why.to_owned());
+        info.updated_at_ms = self.clock.now_ms();
+        let mut batch = lomusai_core::storage::Batch::default();
+        let (run_id, expected_seq) = (info.run_id.clone(), info.seq);
+        batch.run = Some(lomusai_core::storage::RunAppend {
+            expected_seq,
+            epoch,
+            owner: self.owner.clone(),
+            events: Vec::new(),
+            info,
+        });
+        let committed = self.store.commit(batch).await;
+        self.store.release(&run_id, epoch).await?;
+        match committed {
+            // Somebody else has moved it on: then it is not stuck.
+            Err(error) if error.is(codes::SEQUENCE_CONFLICT) => Ok(()),
+            other => other,
+        }
+    }
+
+    pub(crate) async fn wind_down(&self, timeout: Duration) {
+        let durable = self.store.capabilities().durable;
+        let lives: Vec<Arc<Live>> = self.live.lock().values().cloned().collect();
+        for live in &lives {
+            if !durable || !live.publisher.is_detached() {
+                live.cancel(0, Some("the engine was closed".into()));
+            }
+        }
+        let all = async {
+            for live in &lives {
+                if !durable || !live.publisher.is_detached() {
+                    let _ = live.settled.wait().await;
+                }
+            }
+        };
+        if tokio::time::timeout(timeout, all).await.is_err() {
+            self.log(LogLevel::Warn, "the engine was closed with runs that did not end in time");
+        }
+        if self.store.capabilities().shared {
+            let _ = self.store.retire(&self.owner).await;
+        }
+        let _ = self.store.close().await;
+        // Whoever still waits is told.
+        for live in lives {
+            live.settled.set(Err(closed()));
+            live.publisher.end();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.get_mut().take() {
+            // May happen on one of the runtime's own threads, where waiting is not allowed.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// The child a command is meant for, where the run itself only waits for children.
+fn for_child(machine: &AgentMachine, command: &Command) -> Option<((EffectId, RunId), Command)> {
+    let named = match command {
+        Command::Approve { effect_id }
+        | Command::Decline { effect_id, .. }
+        | Command::Resume { effect_id, .. }
+        | Command::ToolResult { effect_id, .. } => effect_id,
+        _ => return None,
+    };
+    let pending = machine.pending();
+    let children: Vec<_> = pending.iter().filter(|pending| pending.reason == PendingKind::Child).collect();
+    let child = match named {
+        Some(id) => children.iter().find(|pending| pending.effect_id == *id)?,
+        None if pending.len() == 1 => children.first()?,
+        None => return None,
+    };
+    let mut command = command.clone();
+    match &mut command {
+        Command::Approve { effect_id }
+        | Command::Decline { effect_id, .. }
+        | Command::Resume { effect_id, .. }
+        | Command::ToolResult { effect_id, .. } => *effect_id = None,
+        _ => {}
+    }
+    Some(((child.effect_id.clone(), child.child.clone()?), command))
+}
+
+fn limits(plan: &Plan, timeout_ms: Option<u64>) -> Limits {
+    let limits = &plan.spec.agent.limits;
+    Limits {
+        run_ms: timeout_ms.or(limits.run_ms),
+        run_bytes: limits.run_bytes(),
+        message_bytes: limits.message_bytes(),
+    }
+}
+
+fn check_run_id(id: &RunId) -> Result<()> {
+    let text = id.as_str();
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':');
+    if !text.is_empty() && text.len() <= 128 && text.chars().all(fits) {
+        return Ok(());
+    }
+    Err(Error::new(
+        codes::NAME_INVALID,
+        format!("a run id has 1 to 128 letters, digits, `_`, `-`, `.` or `:`, was `{}`", text.escape_debug()),
+    ))
+}
+
+pub(crate) fn closed() -> Error {
+    Error::new(codes::ENGINE_CLOSED, "the engine is closed: open a new one")
+}
+
+pub(crate) fn run_active(run_id: &RunId) -> Error {
+    Error::new(codes::RUN_ACTIVE, format!("run `{run_id}` is at work: wait for it, observe it, or cancel it"))
+        .with("run_id", run_id.as_str())
+}
