@@ -151,8 +151,8 @@ fn cancelling_reaches_the_tool_and_leaves_a_valid_conversation() {
     let hang = FnTool::new(ToolSpec::new("hang", ""), move |context: lomusai_core::component::CallContext, _| {
         let told = told.clone();
         async move {
-            context.cancel.cancelled().await;
-            told.send(()).unwrap();
+            // Without a grace the future is dropped at once: a listener hears of it all the same.
+            let _told = context.cancel.on_cancel(move || told.send(()).unwrap());
             std::future::pending::<Result<ToolReply>>().await
         }
     });
