@@ -259,12 +259,25 @@ impl Driver {
         if grace == Some(0) {
             // At once, before anybody is told: what a component says to being cancelled is not a result that came in time.
             self.work.grace = None;
+            self.end_answer().await?;
             self.turn(Input::GraceOver).await?;
         }
         if grace.is_some() {
             self.work.tokens.values().for_each(CancelToken::cancel);
         }
         Ok(())
+    }
+
+    /// Ends a model's answer where it is: what was shown of it is recorded. Nothing else is at work beside a model.
+    async fn end_answer(&mut self) -> Result<()> {
+        let Some((_, token)) = self.work.tokens.iter().find(|(id, _)| id.as_str().ends_with(".model")) else {
+            return Ok(());
+        };
+        token.cancel();
+        match self.work.effects.next().await {
+            Some(input) => self.turn(input).await,
+            None => Ok(()),
+        }
     }
 
     async fn timer(&mut self) -> Result<()> {

@@ -174,6 +174,27 @@ fn cancelling_reaches_the_tool_and_leaves_a_valid_conversation() {
 }
 
 #[test]
+fn what_was_shown_of_an_answer_is_recorded_when_it_is_cancelled() {
+    let engine = engine(json!([{"says": "Once upon a time ", "hangs": true}]));
+    engine.register_agent(agent(|_| {})).unwrap();
+    let result = run(&engine, |engine: Engine| async move {
+        let run = engine.stream(StartRequest::new("agent", "a story")).await.unwrap();
+        let mut shown = String::new();
+        while let Some(event) = run.next().await {
+            if let EventBody::PartDelta { delta: lomusai_wire::PartDelta::Text(text), .. } = &event.body {
+                shown.push_str(text);
+                if shown == "Once upon a time " {
+                    run.cancel(0, None);
+                }
+            }
+        }
+        run.result().await.unwrap()
+    });
+    assert_eq!((result.status, result.text()), (RunStatus::Cancelled, "Once upon a time "));
+    assert_eq!(result.messages.len(), 2);
+}
+
+#[test]
 fn threads_are_written_at_the_end_and_one_run_at_a_time() {
     let engine = engine(json!({"answers": [{"says": "hi"}], "repeat": true}));
     engine.register_agent(agent(|_| {})).unwrap();
