@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::examples::code_block;
 use crate::shell::Shell;
 use crate::tally::Reader;
 use crate::test::Report;
@@ -119,16 +120,14 @@ fn readme(shell: &Shell, report: &mut Report) -> Result<(), String> {
     // By name: what the wheel asks for would have to be there too, and it asks for nothing.
     pip.arg(&wheels).arg("lomusai");
     shell.run(pip)?;
-    let page = shell.root().join("bindings/python/README.md");
-    let page = fs::read_to_string(&page).map_err(|e| format!("{}: {e}", page.display()))?;
-    let program = page
-        .split_once("```python\n")
-        .and_then(|(_, rest)| rest.split_once("```"))
-        .ok_or("bindings/python/README.md has no Python program")?
-        .0;
-    let source = folder.join("readme.py");
-    fs::write(&source, program).map_err(|e| format!("{}: {e}", source.display()))?;
-    let mut command = shell.command(&python);
-    command.current_dir(&folder).arg(&source);
-    report.prints("the README's Python program in a clean venv", command, &["1 + 2 is 3."])
+    for page in ["README.md", "bindings/python/README.md"] {
+        let text = fs::read_to_string(shell.root().join(page)).map_err(|e| format!("{page}: {e}"))?;
+        let program = code_block(&text, "python").ok_or_else(|| format!("{page} has no Python program"))?;
+        let source = folder.join("readme.py");
+        fs::write(&source, program).map_err(|e| format!("{}: {e}", source.display()))?;
+        let mut command = shell.command(&python);
+        command.current_dir(&folder).arg(&source);
+        report.prints(&format!("the program of {page} in a clean venv"), command, &["1 + 2 is 3."])?;
+    }
+    Ok(())
 }
