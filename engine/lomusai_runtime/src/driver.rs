@@ -152,6 +152,8 @@ impl Driver {
                 Err(busy) if busy.is(codes::THREAD_BUSY) && on_busy == OnBusy::Wait => {
                     self.wait_for_thread(busy).await?
                 }
+                // Another run ended between our reading and our claim: read again.
+                Err(moved_on) if moved_on.is(codes::SEQUENCE_CONFLICT) && self.thread.is_some() => {}
                 done => return done,
             }
         }
@@ -367,6 +369,7 @@ impl Driver {
         let mut change = ThreadChange::new(thread.id.clone(), now_ms);
         change.resource.clone_from(&thread.resource);
         change.claim = first.then(|| run_id.clone());
+        change.expected_messages = first.then_some(thread.saved as u64);
         change.release = ended.then(|| run_id.clone());
         // Between steps only whole pairs of calls and results are kept.
         let whole = messages.last().is_none_or(|last| last.tool_calls().next().is_none());

@@ -110,8 +110,12 @@ impl State {
 
     fn check_thread(&self, change: &ThreadChange) -> Result<()> {
         let Some(claim) = &change.claim else { return Ok(()) };
-        match self.holder(&change.thread) {
-            Some(holder) if holder != claim => Err(refusal::thread_busy(&change.thread, holder)),
+        if let Some(holder) = self.holder(&change.thread).filter(|holder| *holder != claim) {
+            return Err(refusal::thread_busy(&change.thread, holder));
+        }
+        let messages = self.threads.get(&change.thread).map_or(0, |thread| thread.info.messages);
+        match change.expected_messages {
+            Some(expected) if expected != messages => Err(refusal::thread_moved_on(&change.thread)),
             _ => Ok(()),
         }
     }
@@ -156,7 +160,7 @@ impl State {
     }
 
     fn change_thread(&mut self, change: ThreadChange) {
-        let ThreadChange { thread: id, resource, claim, release, append, now_ms } = change;
+        let ThreadChange { thread: id, resource, claim, release, append, now_ms, .. } = change;
         let thread = self
             .threads
             .entry(id.clone())

@@ -23,7 +23,7 @@ pub trait Store: Journal + Threads + KeyValue + Blobs + Leases {
     ///
     /// # Errors
     /// `run_exists` for a first append to a run that exists; `run_unknown` for a later one to a run that does not;
-    /// `sequence_conflict` when the sequence or the epoch is not the expected one; `thread_busy` when another unfinished run
+    /// `sequence_conflict` when the sequence or the epoch is not the expected one, or a thread has other than the expected messages; `thread_busy` when another unfinished run
     /// claims the thread, with its id as the detail `run_id`; storage errors. [`refusal`] has them ready.
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<()>>;
 
@@ -99,6 +99,8 @@ pub struct ThreadChange {
     pub resource: Option<String>,
     /// Makes this run the one that works on the thread; refused while another one that is in the store and unfinished does.
     pub claim: Option<RunId>,
+    /// How many messages the claiming run has read: refused where there are more by now.
+    pub expected_messages: Option<u64>,
     /// Lets go of the thread, if this run holds it.
     pub release: Option<RunId>,
     /// Messages to append, in order.
@@ -110,7 +112,7 @@ pub struct ThreadChange {
 impl ThreadChange {
     /// No change to this thread yet.
     pub fn new(thread: ThreadId, now_ms: u64) -> Self {
-        Self { thread, resource: None, claim: None, release: None, append: Vec::new(), now_ms }
+        Self { thread, resource: None, claim: None, expected_messages: None, release: None, append: Vec::new(), now_ms }
     }
 }
 

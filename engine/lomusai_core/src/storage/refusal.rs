@@ -31,6 +31,12 @@ pub fn run_active(run: &RunId, holder: &str) -> Error {
         .with("owner", holder)
 }
 
+/// Somebody wrote to the thread after it was read.
+pub fn thread_moved_on(thread: &ThreadId) -> Error {
+    Error::new(codes::SEQUENCE_CONFLICT, format!("thread `{thread}` has more messages than were read: read it again"))
+        .with("thread", thread.as_str())
+}
+
 /// A thread on which another unfinished run works.
 pub fn thread_busy(thread: &ThreadId, holder: &RunId) -> Error {
     Error::new(

@@ -199,6 +199,12 @@ impl Thread {
         {
             return Err(refusal::thread_busy(&self.change.thread, &holder).into());
         }
+        let messages = found.as_ref().map_or(0, |found| found.messages);
+        if self.change.claim.is_some()
+            && self.change.expected_messages.is_some_and(|expected| stored(expected) != messages)
+        {
+            return Err(refusal::thread_moved_on(&self.change.thread).into());
+        }
         Ok(found)
     }
 

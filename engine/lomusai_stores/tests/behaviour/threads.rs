@@ -13,6 +13,7 @@ crate::for_each_store![
     a_large_message_reads_back_as_it_was_written,
     a_claimed_thread_refuses_other_runs,
     a_claim_may_be_repeated_by_its_run,
+    a_claim_is_refused_when_the_thread_was_written_since_it_was_read,
     a_thread_is_released_by_its_run_only,
     a_claim_ends_with_its_run,
     a_run_may_claim_append_and_release_at_once,
@@ -74,6 +75,21 @@ fn a_claimed_thread_refuses_other_runs(case: &Case) {
     // Without a claim, anybody may write.
     commit(&*case.store, change("t", 3, |thread| thread.append = messages(&["note"])));
     assert_eq!(thread(case, "t").unwrap().active_run, Some("a".into()));
+}
+
+fn a_claim_is_refused_when_the_thread_was_written_since_it_was_read(case: &Case) {
+    start(case, "r");
+    commit(&*case.store, change("t", 1, |thread| thread.append = messages(&["0", "1"])));
+    let claim = |read: u64| {
+        change("t", 2, |thread| {
+            thread.claim = Some("r".into());
+            thread.expected_messages = Some(read);
+        })
+    };
+    refuse(&*case.store, codes::SEQUENCE_CONFLICT, claim(0));
+    assert_eq!(thread(case, "t").unwrap().active_run, None);
+    commit(&*case.store, claim(2));
+    assert_eq!(thread(case, "t").unwrap().active_run, Some("r".into()));
 }
 
 fn a_claim_may_be_repeated_by_its_run(case: &Case) {
