@@ -1,8 +1,8 @@
 // What a call into JavaScript costs: a plain function and an async one; and what the require costs.
 import { createRequire } from 'node:module';
 
-const CALLS = 2000;
-const RUNS = 10;
+const CALLS = 200;
+const RUNS = 100;
 const LOOPS = 10_000_000;
 
 /** CPU time of the process, user and system, in microseconds. */

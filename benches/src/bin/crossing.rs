@@ -1,17 +1,16 @@
 //! The floor under the crossing costs: the same run with a tool of Rust, which crosses nothing.
 
 use std::hint::black_box;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use lomusai::testing::ScriptedModel;
 use lomusai::tool::{CallContext, Tool};
 use lomusai::{AgentSpec, BoxFuture, Engine, Result, StartRequest, ToolReply, ToolSpec, wire::RawJson};
 use lomusai_benches::{cpu_us, print_case};
 use serde_json::{Value, json};
-use std::sync::Mutex;
 
-const CALLS: u64 = 2000;
-const RUNS: u64 = 10;
+const CALLS: u64 = 200;
+const RUNS: u64 = 100;
 const LOOPS: u64 = 100_000_000;
 
 const SCHEMA: &str = r#"{"type": "object", "properties": {"x": {"type": "integer"}, "y": {"type": "integer"}},
