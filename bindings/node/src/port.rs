@@ -6,6 +6,7 @@ use std::future::Future;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use lomusai_core::sync::Mutex;
 use lomusai_core::{Error, Result};
 use lomusai_host::{Answer, CallInfo, Handler, HostEngine, HostObserver, HostRun};
 use lomusai_wire::{LogLevel, codes};
@@ -13,7 +14,6 @@ use napi::bindgen_prelude::{Array, Function};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Status};
 use napi_derive::napi;
-use parking_lot::Mutex;
 
 use crate::answer::NativeAnswer;
 use crate::error::{body, host_id, slot_id};

@@ -5,10 +5,10 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
+use lomusai_core::sync::Mutex;
 use lomusai_core::{Error, Result};
 use lomusai_host::{CallInfo, HostResult, HostRun};
 use lomusai_wire::codes;
-use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 

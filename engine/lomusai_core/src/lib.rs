@@ -11,6 +11,7 @@ pub mod partial_json;
 pub mod schema;
 pub mod seam;
 pub mod storage;
+pub mod sync;
 pub mod telemetry;
 pub mod testing;
 pub mod tool;

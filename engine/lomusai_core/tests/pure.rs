@@ -6,8 +6,8 @@ use std::process::Command;
 
 /// What the core must never depend on: runtimes, pollers, sockets, HTTP, TLS, databases, logging to the outside.
 ///
-/// `libc` is not here. It comes with `parking_lot` (to park a thread) and `ahash` (a seed for the schema validator's maps), and
-/// both build for targets without it.
+/// `libc` is not here. It comes with the schema validator (`ahash` seeds its maps by it, `parking_lot` parks a thread by it), and both build for
+/// targets without it.
 const DENIED: &[&str] = &[
     "async-io",
     "async-std",

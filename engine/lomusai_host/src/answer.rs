@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use lomusai_core::cancel::{CancelGuard, CancelToken};
 use lomusai_core::component::{CallContext, HostSlot};
+use lomusai_core::sync::{Condvar, Mutex};
 use lomusai_core::{Error, Result};
 use lomusai_wire::{ModelChunk, ToolReply, codes};
-use parking_lot::{Condvar, Mutex};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, oneshot};
 

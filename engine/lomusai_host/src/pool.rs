@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use lomusai_core::sync::{Condvar, Mutex};
 
 type Job = Box<dyn FnOnce() + Send>;
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lomusai_core::sync::Mutex;
 use lomusai_core::{Error, Result};
 use lomusai_runtime::{Next, Observer, Run, RunResult};
 use lomusai_wire::RunStatus;
-use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::engine::HostEngine;

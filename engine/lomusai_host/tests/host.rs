@@ -76,7 +76,7 @@ fn an_answer_that_is_dropped_or_never_comes_is_told_to_the_model() {
     assert_eq!((&result["status"], &told(&result)["status"]), (&json!("completed"), &json!("error")));
 
     let engine = self::engine(calls("t"));
-    let kept = Arc::new(parking_lot::Mutex::new(None));
+    let kept = Arc::new(lomusai_core::sync::Mutex::new(None));
     let keeps = kept.clone();
     with_tool(&engine, json!({"name": "t", "timeout_ms": 50}), Placement::Pool, move |_, answer| {
         *keeps.lock() = Some(answer)

@@ -9,13 +9,13 @@ use lomusai_core::component::{Function, HostSlot};
 use lomusai_core::llm::{EmbeddingProvider, LlmProvider};
 use lomusai_core::seam::{Clock, Ids};
 use lomusai_core::storage::{MemoryStore, Store, ThreadInfo};
+use lomusai_core::sync::{Mutex, RwLock};
 use lomusai_core::telemetry::TelemetrySink;
 use lomusai_core::tool::Tool;
 use lomusai_core::{Error, Result, journal};
 use lomusai_wire::{
     AgentSpec, Command, Event, Message, RunFilter, RunId, RunInfo, RunStatus, StartRequest, ThreadId, codes,
 };
-use parking_lot::{Mutex, RwLock};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 

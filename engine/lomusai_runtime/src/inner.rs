@@ -10,13 +10,13 @@ use lomusai_core::cancel::CancelToken;
 use lomusai_core::component::HostSlot;
 use lomusai_core::seam::{Clock, Ids};
 use lomusai_core::storage::Store;
+use lomusai_core::sync::{Mutex, RwLock};
 use lomusai_core::telemetry::TelemetrySink;
 use lomusai_core::{Error, Result};
 use lomusai_wire::{
     Command, EffectId, Event, EventBody, History, Input, LogLevel, Message, OnBusy, Parent, PendingKind, RunFilter,
     RunId, RunInfo, RunStatus, StartRequest, codes,
 };
-use parking_lot::{Mutex, RwLock};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
 

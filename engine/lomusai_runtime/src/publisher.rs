@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use lomusai_core::cancel::CancelToken;
 use lomusai_core::seam::Clock;
+use lomusai_core::sync::Mutex;
 use lomusai_wire::{Event, EventBody, RunId};
-use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use crate::queue::EventQueue;

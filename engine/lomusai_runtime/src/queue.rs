@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lomusai_core::cancel::CancelToken;
+use lomusai_core::sync::{Condvar, Mutex};
 use lomusai_wire::Event;
-use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
 /// What a reader gets.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use lomusai_core::agent::{Plan, PlannedTool, check_agent, check_name, check_tool};
 use lomusai_core::component::Function;
 use lomusai_core::llm::{EmbeddingProvider, LlmProvider};
+use lomusai_core::sync::RwLock;
 use lomusai_core::tool::Tool;
 use lomusai_core::{Error, Result};
 use lomusai_wire::{AgentSpec, Code, RawJson, RunSpec, codes};
-use parking_lot::RwLock;
 use serde_json::Value;
 
 /// What kind of thing a name stands for.

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use lomusai_core::cancel::CancelToken;
 use lomusai_core::component::HostSlot;
+use lomusai_core::sync::{Condvar, Mutex};
 use lomusai_core::{Error, Result};
 use lomusai_wire::{
     Command, Context, EffectId, Event, EventBody, Message, Parent, Pending, RunId, RunOutput, RunStatus, Usage,
 };
-use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 
 use crate::publisher::Publisher;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use crate::sync::Mutex;
 use lomusai_wire::{Event, Message, RunFilter, RunId, RunInfo, ThreadId};
-use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::{

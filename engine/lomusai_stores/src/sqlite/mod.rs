@@ -31,9 +31,9 @@ use futures_util::future::Shared;
 use lomusai_core::storage::{
     Batch, Blobs, Capabilities, Journal, KeyValue, Leases, Store, ThreadInfo, Threads, refusal,
 };
+use lomusai_core::sync::Mutex;
 use lomusai_core::{BoxFuture, Error, Result};
 use lomusai_wire::{Event, Message, RunFilter, RunId, RunInfo, ThreadId, codes};
-use parking_lot::Mutex;
 use rusqlite::Connection;
 use serde_json::Value;
 use tokio::sync::oneshot;

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::Receiver;
 
-use parking_lot::Mutex;
+use lomusai_core::sync::Mutex;
 use rusqlite::Connection;
 
 use super::fault::StoreFile;
