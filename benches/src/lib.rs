@@ -17,6 +17,13 @@ pub fn cpu_us() -> f64 {
     now.tv_sec as f64 * 1e6 + now.tv_nsec as f64 / 1e3
 }
 
+/// A figure of this process's `/proc/self/status` in kB, such as `VmHWM:`, the most memory it had. 0 where there is none.
+pub fn memory_kb(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let figure = status.lines().find_map(|line| line.strip_prefix(name));
+    figure.and_then(|figure| figure.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+}
+
 /// Prints a case's line: CPU time of so many calls.
 pub fn print_case(case: &str, calls: u64, us: f64) {
     println!("{}", json!({"case": case, "calls": calls, "cpu_us_per_call": us / calls as f64}));
