@@ -348,9 +348,13 @@ export interface StateSetEvent extends Envelope {
   value: unknown;
 }
 
-/** `custom`: Durable when asked. Something a host function wants known. */
+/**
+ * `custom`: Durable when asked. Something a host function wants known, and the effect that says it. Kept only while
+ * that effect is under way.
+ */
 export interface CustomEvent extends Envelope {
   type: 'custom';
+  effect_id?: string;
   name: string;
   data: unknown;
   durable?: boolean;

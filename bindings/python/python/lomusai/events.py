@@ -449,8 +449,11 @@ class _CustomEvent(Envelope):
 
 
 class CustomEvent(_CustomEvent, total=False):
-    """`custom`: Durable when asked. Something a host function wants known."""
+    """`custom`: Durable when asked. Something a host function wants known, and the effect that says it. Kept only while
+    that effect is under way.
+    """
 
+    effect_id: str
     durable: bool
 
 
