@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use lomusai::llm::compatible::{Compatible, CompatibleConfig};
+use lomusai::llm::{Provider, ProviderConfig};
 use lomusai::tool::TypedTool;
 use lomusai::wire::{Instructions, PartDelta};
 use lomusai::{AgentSpec, Engine, EventBody, Result, StartRequest};
@@ -51,10 +51,10 @@ fn main() -> Result<()> {
 /// An engine with the model and the tool, as every job wants it.
 fn engine() -> Result<Engine> {
     let url = std::env::var("MOCK_URL").unwrap_or_else(|_| "http://127.0.0.1:18080/v1".into());
-    let mut config = CompatibleConfig::new(url);
+    let mut config = ProviderConfig::new(url);
     config.api_key = Some("mock".into());
     let engine = Engine::in_memory()?;
-    engine.register_provider("mock", Compatible::new(config)?)?;
+    engine.register_provider("mock", Provider::new("compatible", config)?)?;
     engine.register_tool(add("add"))?;
     Ok(engine)
 }
