@@ -7,17 +7,10 @@
 use std::time::Instant;
 
 use lomusai::llm::{Provider, ProviderConfig};
-use lomusai::tool::TypedTool;
 use lomusai::wire::{Instructions, PartDelta};
 use lomusai::{AgentSpec, Engine, EventBody, Result, StartRequest};
-use lomusai_benches::{cpu_us, memory_kb};
+use lomusai_benches::{add, cpu_us, memory_kb, now};
 use serde_json::{Value, json};
-
-#[derive(serde::Deserialize, schemars::JsonSchema)]
-struct Sum {
-    a: f64,
-    b: f64,
-}
 
 fn main() -> Result<()> {
     let mut words = std::env::args().skip(1);
@@ -25,7 +18,8 @@ fn main() -> Result<()> {
     let n = words.next().and_then(|n| n.parse().ok());
     // As a peer runs them: everything on the engine's own threads.
     let begun = cpu_us();
-    let engine = engine()?;
+    // Asked for as the others ask: as a stream where somebody reads it.
+    let engine = engine(job == "J4")?;
     let work = {
         let engine = engine.clone();
         let job = job.clone();
@@ -49,18 +43,15 @@ fn main() -> Result<()> {
 }
 
 /// An engine with the model and the tool, as every job wants it.
-fn engine() -> Result<Engine> {
+fn engine(stream: bool) -> Result<Engine> {
     let url = std::env::var("MOCK_URL").unwrap_or_else(|_| "http://127.0.0.1:18080/v1".into());
     let mut config = ProviderConfig::new(url);
     config.api_key = Some("mock".into());
+    config.stream = stream;
     let engine = Engine::in_memory()?;
     engine.register_provider("mock", Provider::new("compatible", config)?)?;
     engine.register_tool(add("add"))?;
     Ok(engine)
-}
-
-fn add(name: &str) -> impl lomusai::tool::Tool + use<> {
-    TypedTool::new(name, "Add two numbers", |_context, sum: Sum| async move { Ok(json!({"sum": sum.a + sum.b})) })
 }
 
 fn agent(name: &str, tools: &[&str]) -> AgentSpec {
@@ -99,7 +90,7 @@ struct Watch {
 
 impl Watch {
     fn start() -> Self {
-        Self { wall: Instant::now(), cpu: cpu_us() }
+        Self { wall: now(), cpu: cpu_us() }
     }
 
     fn done(&self, n: u64, extra: impl FnOnce(f64) -> Value) -> Result<Option<Done>> {
@@ -133,7 +124,7 @@ fn agents(engine: &Engine, n: u64) -> Result<Option<Done>> {
 /// One turn with one call of the tool; the CPU time is the process's from its start.
 async fn cold_start(engine: &Engine, begun: f64) -> Result<Option<Done>> {
     engine.register_agent(agent("agent", &["add"]))?;
-    let watch = Watch { wall: Instant::now(), cpu: begun };
+    let watch = Watch { wall: now(), cpu: begun };
     turn(engine, "agent", "hello tools:1").await?;
     watch.done(1, |_| json!({"note": "no workflow"}))
 }
@@ -146,7 +137,7 @@ async fn turns(engine: &Engine, n: u64) -> Result<Option<Done>> {
     let mut us = Vec::with_capacity(n as usize);
     let watch = Watch::start();
     for _ in 0..n {
-        let lap = Instant::now();
+        let lap = now();
         turn(engine, "agent", "hello").await?;
         us.push(lap.elapsed().as_secs_f64() * 1e6);
     }
@@ -165,7 +156,10 @@ async fn tool_rounds(engine: &Engine, n: u64) -> Result<Option<Done>> {
     for _ in 0..n {
         turn(engine, "agent", "hello tools:10").await?;
     }
-    watch.done(n, |wall_s| json!({"ms_per_turn": wall_s * 1e3 / n as f64, "us_per_round": wall_s * 1e6 / (n * 11) as f64}))
+    watch.done(
+        n,
+        |wall_s| json!({"ms_per_turn": wall_s * 1e3 / n as f64, "us_per_round": wall_s * 1e6 / (n * 11) as f64}),
+    )
 }
 
 async fn stream(engine: &Engine, n: u64) -> Result<Option<Done>> {
@@ -176,12 +170,15 @@ async fn stream(engine: &Engine, n: u64) -> Result<Option<Done>> {
     let watch = Watch::start();
     let (chunks, first_s) = read(engine, n).await?;
     assert!(chunks * 10 >= n * 9, "{chunks} chunks of {n}");
-    watch.done(n, |wall_s| json!({"chunks": chunks, "chunks_per_s": chunks as f64 / wall_s, "first_chunk_ms": first_s * 1e3}))
+    watch.done(
+        n,
+        |wall_s| json!({"chunks": chunks, "chunks_per_s": chunks as f64 / wall_s, "first_chunk_ms": first_s * 1e3}),
+    )
 }
 
 /// Reads a stream: how many chunks of text came, and when the first did.
 async fn read(engine: &Engine, tokens: u64) -> Result<(u64, f64)> {
-    let began = Instant::now();
+    let began = now();
     let (mut chunks, mut first_s) = (0, 0.0);
     let run = engine.stream(StartRequest::new("agent", format!("go tokens:{tokens}"))).await?;
     while let Some(event) = run.next().await {

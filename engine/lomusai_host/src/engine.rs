@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::adapters::{Callable, HostEmbedder, HostFunction, HostProvider, HostTool};
 use crate::answer::AnswerKind;
 use crate::pool::{self, HostPool};
+use crate::process::Process;
 use crate::run::{HostObserver, HostRun};
 use crate::{Handler, ops, read};
 
@@ -63,7 +64,7 @@ const OPTION_NAMES: [&str; 5] = ["path", "sync", "busy_ms", "callbacks_max", "ke
 pub struct HostEngine {
     engine: Option<Engine>,
     pool: Arc<HostPool>,
-    process: u32,
+    process: Process,
 }
 
 impl HostEngine {
@@ -85,7 +86,7 @@ impl HostEngine {
         let store = open_store(&own)?;
         let engine = Engine::builder(config).with_store(store).build()?;
         let pool = HostPool::new(own.callbacks_max.unwrap_or(256));
-        Ok(Arc::new(Self { engine: Some(engine), pool, process: std::process::id() }))
+        Ok(Arc::new(Self { engine: Some(engine), pool, process: Process::this() }))
     }
 
     /// The engine, unless this process is a fork of the one that opened it.
@@ -98,7 +99,7 @@ impl HostEngine {
     }
 
     pub(crate) fn check_process(&self) -> Result<()> {
-        if self.process == std::process::id() {
+        if self.process.is_this() {
             return Ok(());
         }
         Err(Error::new(
@@ -353,7 +354,7 @@ impl HostEngine {
 impl Drop for HostEngine {
     fn drop(&mut self) {
         let Some(engine) = self.engine.take() else { return };
-        if self.process != std::process::id() {
+        if !self.process.is_this() {
             engine.abandon();
         }
     }

@@ -45,6 +45,6 @@ fn fill(random: &mut [u8]) {
 
 fn push_hex(text: &mut String, bytes: &[u8]) {
     for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
+        text.extend([byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).expect("below 16")));
     }
 }

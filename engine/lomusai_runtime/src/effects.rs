@@ -44,7 +44,11 @@ pub(crate) fn carry_out(
     let (id, component, timeout_ms) = (effect.effect_id, effect.component, effect.timeout_ms);
     match effect.input {
         EffectInput::Model { request, number, structured } => {
-            let filter = StreamFilter { engine: engine.clone(), names: stream.clone(), context: context.clone() };
+            let filter = (!stream.is_empty()).then(|| StreamFilter {
+                engine: engine.clone(),
+                names: stream.clone(),
+                context: context.clone(),
+            });
             let call = ModelCall { engine, live, component, timeout_ms, number, structured, message_bytes };
             Box::pin(async move { Input::Model(id, call.ask(context, request, filter).await) })
         }
@@ -134,7 +138,7 @@ fn emitter(live: &Arc<Live>) -> Emit {
     Arc::new(move |body: EventBody| {
         let Some(live) = live.upgrade() else { return };
         if body.is_durable() {
-            let _ = live.inbox.send(Msg::Emit(body));
+            let _ = live.inbox.send(Box::new(Msg::Emit(body)));
         } else {
             live.publisher.try_transient(body);
         }
@@ -201,7 +205,7 @@ struct ModelCall {
 }
 
 impl ModelCall {
-    async fn ask(self, context: CallContext, request: Arc<ModelRequest>, filter: StreamFilter) -> ModelOutcome {
+    async fn ask(self, context: CallContext, request: Arc<ModelRequest>, filter: Option<StreamFilter>) -> ModelOutcome {
         let cancel = context.cancel.clone();
         let mut builder = MessageBuilder::new(transcript::message_id(self.number), self.number, self.message_bytes);
         let limit = Limit {
@@ -213,7 +217,7 @@ impl ModelCall {
         let ended = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(Error::new(codes::RUN_CANCELLED, "the run was cancelled")),
-            ended = limit.hold(self.read(context, request, &filter, &mut builder)) => ended,
+            ended = limit.hold(self.read(context, request, filter.as_ref(), &mut builder)) => ended,
         };
         match ended {
             Ok(()) => ModelOutcome::Answered(builder.finish()),
@@ -226,7 +230,7 @@ impl ModelCall {
         &self,
         context: CallContext,
         mut request: Arc<ModelRequest>,
-        filter: &StreamFilter,
+        filter: Option<&StreamFilter>,
         builder: &mut MessageBuilder,
     ) -> Result<()> {
         let (provider, model) = self.engine.registry.model(&self.component)?;
@@ -234,62 +238,65 @@ impl ModelCall {
             Arc::make_mut(&mut request).model = model;
         }
         let mut stream = provider.stream(context, request).await?;
-        let mut objects = self.structured.then(PartialObjects::default);
+        let mut shown = Shown { said: Vec::new(), objects: self.structured.then(PartialObjects::default) };
         while let Some(chunk) = stream.next().await {
             let chunk = chunk?;
-            if filter.names.is_empty() {
-                if self.push(builder, chunk, &mut objects).await? {
+            let Some(filter) = filter else {
+                if self.push(builder, chunk, &mut shown).await? {
                     return Ok(());
                 }
                 continue;
-            }
+            };
             match chunk {
                 ModelChunk::Text { text } => {
                     let text = filter.pass(text, false).await?;
-                    self.push(builder, ModelChunk::Text { text }, &mut objects).await?;
+                    self.push(builder, ModelChunk::Text { text }, &mut shown).await?;
                 }
                 ModelChunk::Finish { reason } => {
                     let text = filter.pass(String::new(), true).await?;
-                    self.push(builder, ModelChunk::Text { text }, &mut objects).await?;
-                    self.push(builder, ModelChunk::Finish { reason }, &mut objects).await?;
+                    self.push(builder, ModelChunk::Text { text }, &mut shown).await?;
+                    self.push(builder, ModelChunk::Finish { reason }, &mut shown).await?;
                     return Ok(());
                 }
                 other => {
-                    self.push(builder, other, &mut objects).await?;
+                    self.push(builder, other, &mut shown).await?;
                 }
             }
         }
         Err(truncated())
     }
 
-    async fn push(
-        &self,
-        builder: &mut MessageBuilder,
-        chunk: ModelChunk,
-        objects: &mut Option<PartialObjects>,
-    ) -> Result<bool> {
+    async fn push(&self, builder: &mut MessageBuilder, chunk: ModelChunk, shown: &mut Shown) -> Result<bool> {
         let publisher = &self.live.publisher;
         if !publisher.is_read() {
             return builder.push(chunk, &mut |_| {});
         }
+        let Shown { said, objects } = shown;
         let text = matches!(chunk, ModelChunk::Text { .. });
-        // Two is what a delta usually brings: its part's start and itself.
-        let mut said: Vec<EventBody> = Vec::with_capacity(2);
         let done = builder.push(chunk, &mut |body| said.push(body))?;
-        let place = said.last().and_then(|body| match body {
-            EventBody::PartDelta { message_id, index, .. } => Some((message_id.clone(), *index)),
+        let place = match (said.last(), &objects) {
+            (Some(EventBody::PartDelta { message_id, index, .. }), Some(_)) if text => {
+                Some((message_id.clone(), *index))
+            }
             _ => None,
-        });
-        for body in said {
+        };
+        for body in said.drain(..) {
             publisher.transient(body).await;
         }
-        if let (true, Some(objects), Some((message_id, index))) = (text, objects, place)
+        if let (Some(objects), Some((message_id, index))) = (objects, place)
             && let Some(object) = objects.read(builder)
         {
             publisher.transient(EventBody::PartDelta { message_id, index, delta: PartDelta::Object(object) }).await;
         }
         Ok(done)
     }
+}
+
+/// What is kept between the chunks of an answer that somebody reads.
+struct Shown {
+    /// What one chunk brings; empty between two.
+    said: Vec<EventBody>,
+    objects: Option<PartialObjects>,
 }
 
 /// Reads a structured answer while it is written, at intervals that grow with it, so that the work stays linear.
@@ -301,10 +308,10 @@ struct PartialObjects {
 
 impl PartialObjects {
     fn read(&mut self, builder: &MessageBuilder) -> Option<Value> {
-        let text = builder.text_so_far();
-        if text.len() < self.read_at {
+        if builder.text_len() < self.read_at {
             return None;
         }
+        let text = builder.text_so_far();
         self.read_at = text.len() + text.len() / 16;
         let object = parse_partial(text.trim_start().trim_start_matches("```json").trim_start_matches("```"))?;
         if self.last.as_ref() == Some(&object) {
@@ -315,7 +322,7 @@ impl PartialObjects {
     }
 }
 
-/// The stream processors: a chain beside the deltas, which is free when it is empty.
+/// The stream processors: a chain beside the deltas. Most runs have none.
 struct StreamFilter {
     engine: Arc<Inner>,
     names: Arc<[String]>,

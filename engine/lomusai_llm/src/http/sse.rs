@@ -125,7 +125,10 @@ impl SseDecoder {
             return Ok(());
         }
         let mut data = std::mem::take(&mut self.data);
-        let result = each(Event { name: &name, data: &String::from_utf8_lossy(&data) });
+        let result = match std::str::from_utf8(&data) {
+            Ok(text) => each(Event { name: &name, data: text }),
+            Err(_) => each(Event { name: &name, data: &String::from_utf8_lossy(&data) }),
+        };
         // The buffers are kept: a stream has thousands of events.
         data.clear();
         self.data = data;
