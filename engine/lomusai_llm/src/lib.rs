@@ -4,6 +4,7 @@
 //! | feature | provider |
 //! |---|---|
 //! | `compatible` | [`compatible::Compatible`]: any server that speaks OpenAI's Chat Completions |
+//! | `local` | [`local::LocalModels`], [`local::LocalEmbedder`]: GGUF files in this process, by llama.cpp |
 //!
 //! `http/` holds what they share: the client, server-sent events, and the meaning of a status.
 
@@ -11,6 +12,8 @@
 pub mod compatible;
 #[cfg(feature = "_http")]
 mod http;
+#[cfg(feature = "local")]
+pub mod local;
 mod secret;
 
 pub use secret::Secret;
