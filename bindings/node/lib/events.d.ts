@@ -237,6 +237,7 @@ export interface RunFinishedEvent extends Envelope {
   output?: RunOutput;
   error?: ErrorBody;
   usage?: Usage;
+  cost_nano_usd?: number;
 }
 
 /** `effect_started`: The world was asked for something. */
@@ -246,6 +247,7 @@ export interface EffectStartedEvent extends Envelope {
   kind: EffectKind;
   component: string;
   attempt?: number;
+  choice?: number;
   call_id?: string;
   resume?: unknown;
 }
@@ -258,6 +260,7 @@ export interface EffectCompletedEvent extends Envelope {
   content?: Part[];
   finish?: FinishReason;
   usage?: Usage;
+  cost_nano_usd?: number;
 }
 
 /** `effect_failed`: It failed. With `retry_at_ms` it is tried again. */
@@ -267,6 +270,7 @@ export interface EffectFailedEvent extends Envelope {
   error: ErrorBody;
   retry_at_ms?: number;
   usage?: Usage;
+  cost_nano_usd?: number;
 }
 
 /** `effect_suspended`: It waits for a command. */
