@@ -424,7 +424,7 @@ impl<'w> Driver<'w> {
         let mut shown: BTreeMap<u32, String> = BTreeMap::new();
         let failed = |error, builder: MessageBuilder| {
             let usage = builder.usage();
-            Some(ModelOutcome::Failed { error, partial: builder.partial(), usage })
+            Some(ModelOutcome::Failed { error, partial: builder.partial(), usage, cost_nano_usd: None })
         };
         let mut context = CallContext::new(id.clone(), effect.effect_id.clone());
         context.attempt = effect.attempt;
@@ -490,6 +490,7 @@ impl<'w> Driver<'w> {
                 output: None,
                 error: Some(error),
                 usage: Usage::default(),
+                cost_nano_usd: None,
             };
             self.feed(id, Input::Child(effect.effect_id.clone(), outcome));
         }
@@ -561,11 +562,12 @@ impl<'w> Driver<'w> {
         let outcome = match run.machine.status() {
             RunStatus::Suspended => ChildOutcome::Suspended(run.machine.pending()),
             status if status.is_final() => match &run.journal.last().expect("it began").body {
-                EventBody::RunFinished { outcome, output, error, usage } => ChildOutcome::Finished {
+                EventBody::RunFinished { outcome, output, error, usage, cost_nano_usd } => ChildOutcome::Finished {
                     outcome: *outcome,
                     output: output.clone(),
                     error: error.clone().map(Error::from),
                     usage: *usage,
+                    cost_nano_usd: *cost_nano_usd,
                 },
                 other => return self.faults.push(format!("run `{child}` ended with {other:?}")),
             },

@@ -65,6 +65,8 @@ pub struct Answer {
     pub finish: FinishReason,
     /// What it took.
     pub usage: Usage,
+    /// What that cost, in nano-dollars, where it is known. A provider leaves it out; who asks it knows the price.
+    pub cost_nano_usd: Option<u64>,
 }
 
 /// Folds chunks into one assistant message, and says what changes as transient events.
@@ -309,7 +311,7 @@ impl MessageBuilder {
         message.id = Some(self.id);
         message.metadata = self.metadata;
         let finish = self.finish.unwrap_or(if calls { FinishReason::ToolCalls } else { FinishReason::Stop });
-        Answer { message, finish, usage: self.usage }
+        Answer { message, finish, usage: self.usage, cost_nano_usd: None }
     }
 
     /// What was shown of a message that was cut off: its text and signed reasoning. Calls are left out, since nobody will answer them.
@@ -331,6 +333,6 @@ impl MessageBuilder {
         let mut message = Message::new(Role::Assistant, shown);
         message.id = Some(self.id);
         message.metadata = self.metadata;
-        Some(Answer { message, finish: FinishReason::Other, usage: self.usage })
+        Some(Answer { message, finish: FinishReason::Other, usage: self.usage, cost_nano_usd: None })
     }
 }

@@ -121,11 +121,23 @@ fn child_outcome(result: Result<Arc<RunResult>>) -> ChildOutcome {
         RunStatus::Cancelled => Outcome::Cancelled,
         _ => Outcome::Failed,
     };
-    ChildOutcome::Finished { outcome, output: result.output.clone(), error: result.error.clone(), usage: result.usage }
+    ChildOutcome::Finished {
+        outcome,
+        output: result.output.clone(),
+        error: result.error.clone(),
+        usage: result.usage,
+        cost_nano_usd: result.cost_nano_usd,
+    }
 }
 
 fn failed_child(error: Error) -> ChildOutcome {
-    ChildOutcome::Finished { outcome: Outcome::Failed, output: None, error: Some(error), usage: Default::default() }
+    ChildOutcome::Finished {
+        outcome: Outcome::Failed,
+        output: None,
+        error: Some(error),
+        usage: Default::default(),
+        cost_nano_usd: None,
+    }
 }
 
 fn emitter(live: &Arc<Live>) -> Emit {

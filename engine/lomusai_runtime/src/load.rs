@@ -175,6 +175,7 @@ impl Inner {
             output: None,
             error: None,
             usage: Default::default(),
+            cost_nano_usd: None,
             messages: Vec::new(),
             history,
             pending: info.pending,
@@ -188,10 +189,10 @@ impl Inner {
                         None => messages.push(message.clone()),
                     }
                 }
-                EventBody::RunFinished { output, error, usage, .. } => {
+                EventBody::RunFinished { output, error, usage, cost_nano_usd, .. } => {
                     result.output.clone_from(output);
                     result.error = error.clone().map(Error::from);
-                    result.usage = *usage;
+                    (result.usage, result.cost_nano_usd) = (*usage, *cost_nano_usd);
                 }
                 _ => {}
             }

@@ -29,6 +29,8 @@ pub struct RunResult {
     pub error: Option<Error>,
     /// Tokens used by the run and its children.
     pub usage: Usage,
+    /// What they cost, in nano-dollars. `None` where the price of any of them is not known: never taken for nothing.
+    pub cost_nano_usd: Option<u64>,
     /// The whole conversation: history, input and what was said. The next call's `history`.
     pub messages: Vec<Arc<Message>>,
     /// How many of `messages` were there before the run.

@@ -76,6 +76,8 @@ pub enum ModelOutcome {
         partial: Option<Answer>,
         /// What it took all the same.
         usage: Usage,
+        /// What that cost, in nano-dollars, where it is known.
+        cost_nano_usd: Option<u64>,
     },
 }
 
@@ -93,6 +95,8 @@ pub enum ChildOutcome {
         error: Option<Error>,
         /// What it took.
         usage: Usage,
+        /// What that cost, in nano-dollars, where it is known.
+        cost_nano_usd: Option<u64>,
     },
     /// It waits for commands.
     Suspended(Vec<Pending>),
