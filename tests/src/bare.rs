@@ -465,7 +465,8 @@ impl<'w> Driver<'w> {
         let asked = Asked { input, context: &context, attempt: effect.attempt, resume: effect.resume.as_ref() };
         let (does, reply) = does.reply(asked);
         for custom in does.custom {
-            self.feed(id, Input::Custom { name: custom.name, data: custom.data });
+            let effect_id = effect.effect_id.clone();
+            self.feed(id, Input::Custom { effect_id, name: custom.name, data: custom.data });
         }
         reply
     }

@@ -228,7 +228,9 @@ impl Driver {
     async fn message(&mut self, message: Msg) -> Result<()> {
         match message {
             Msg::Command(command, reply) => self.command(command, reply).await,
-            Msg::Emit(EventBody::Custom { name, data, .. }) => self.turn(Input::Custom { name, data }).await,
+            Msg::Emit(EventBody::Custom { effect_id: Some(effect_id), name, data, .. }) => {
+                self.turn(Input::Custom { effect_id, name, data }).await
+            }
             Msg::Emit(_) => Ok(()),
             Msg::Attach(id, child) => {
                 if self.machine.is_open(&id) {

@@ -151,6 +151,18 @@ class HistoryUpto(TypedDict):
     upto: int
 
 
+class _ProviderPart(TypedDict):
+    type: Literal["provider"]
+    provider: str
+    data: Any
+
+
+class ProviderPart(_ProviderPart, total=False):
+    """What one provider says and only it understands. It goes back to that provider unchanged and in this place."""
+
+    attached: bool
+
+
 class TextPart(TypedDict):
     """Plain text."""
 
@@ -191,6 +203,7 @@ class ReasoningPart(_ReasoningPart, total=False):
     text: str
     signature: str
     encrypted: str
+    provider: dict[str, Any]
 
 
 class _ToolCallPart(TypedDict):
@@ -205,6 +218,7 @@ class ToolCallPart(_ToolCallPart, total=False):
 
     provider_id: str
     signature: str
+    provider: dict[str, Any]
 
 
 class _ToolResultPart(TypedDict):
@@ -229,7 +243,16 @@ class DataPart(TypedDict):
     data: Any
 
 
-Part: TypeAlias = Union[TextPart, ImagePart, FilePart, ReasoningPart, ToolCallPart, ToolResultPart, DataPart]
+Part: TypeAlias = Union[
+    ProviderPart,
+    TextPart,
+    ImagePart,
+    FilePart,
+    ReasoningPart,
+    ToolCallPart,
+    ToolResultPart,
+    DataPart,
+]
 """A piece of a message. One of an unknown type is kept as it came."""
 
 
@@ -453,8 +476,11 @@ class _CustomEvent(Envelope):
 
 
 class CustomEvent(_CustomEvent, total=False):
-    """`custom`: Durable when asked. Something a host function wants known."""
+    """`custom`: Durable when asked. Something a host function wants known, and the effect that says it. Kept only while
+    that effect is under way.
+    """
 
+    effect_id: str
     durable: bool
 
 
@@ -546,6 +572,7 @@ __all__ = [
     "PartStartedEvent",
     "Pending",
     "PendingKind",
+    "ProviderPart",
     "ReasoningPart",
     "Role",
     "RunCancellingEvent",
