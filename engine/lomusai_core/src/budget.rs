@@ -12,10 +12,12 @@
 //! else the longest answer of the model. Where neither is known it is everything: such a call runs alone, bounded by what is left. So a budget is
 //! overspent, if at all, by what a single call took beyond its reservation.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
-use lomusai_wire::{Budget, ModelInfo, ModelRequest, Part, Price, ToolResult, Usage, codes};
+use lomusai_wire::{
+    Budget, EffectKind, Event, EventBody, ModelInfo, ModelRequest, Part, Price, ToolResult, Usage, codes,
+};
 
 use crate::Error;
 
@@ -48,7 +50,8 @@ impl Amount {
         }
     }
 
-    fn plus(self, other: Self) -> Self {
+    /// Both together.
+    pub fn plus(self, other: Self) -> Self {
         self.zip(other, u64::saturating_add)
     }
 
@@ -111,7 +114,7 @@ impl Reservation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Exhausted {
-    /// The budget: a run's id, or the name of a shared one.
+    /// The budget: `the run`, or the name of a shared one.
     pub budget: String,
     /// `tokens`, `cost_nano_usd`, `calls` or `model_ms`.
     pub bound: &'static str,
@@ -369,6 +372,29 @@ impl Plan {
         let nano_usd = self.price.as_ref().map_or(0, |price| price.cost_nano_usd(&usage));
         Amount::new(usage.total(), nano_usd, 1, model_ms)
     }
+}
+
+/// What the model calls of a journal used, those of children left out: their own journals tell.
+pub fn spent_by(events: &[Event]) -> Amount {
+    let mut spent = Amount::default();
+    let mut began: HashMap<&str, u64> = HashMap::new();
+    for event in events {
+        match &event.body {
+            EventBody::EffectStarted { effect_id, kind: EffectKind::Model, .. } => {
+                spent.calls += 1;
+                began.insert(effect_id.as_str(), event.at_ms);
+            }
+            EventBody::EffectCompleted { effect_id, usage, cost_nano_usd, .. }
+            | EventBody::EffectFailed { effect_id, usage, cost_nano_usd, .. } => {
+                if let Some(at_ms) = began.remove(effect_id.as_str()) {
+                    let ms = event.at_ms.saturating_sub(at_ms);
+                    spent = spent.plus(Amount::new(usage.total(), cost_nano_usd.unwrap_or(0), 0, ms));
+                }
+            }
+            _ => {}
+        }
+    }
+    spent
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use lomusai_wire::{
 };
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 
+use crate::budgets::RunBudgets;
 use crate::publisher::Publisher;
 use crate::queue::{EventQueue, Next};
 
@@ -71,6 +72,7 @@ pub(crate) struct Live {
     /// Set as soon as somebody asks for it to be cancelled, before it is recorded.
     pub(crate) cancel: CancelToken,
     pub(crate) publisher: Publisher,
+    pub(crate) budgets: RunBudgets,
     pub(crate) context: Arc<Context>,
     /// Keys of `context` that stay out of every journal.
     pub(crate) transient: Vec<String>,

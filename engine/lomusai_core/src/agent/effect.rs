@@ -42,6 +42,10 @@ pub enum EffectInput {
         number: u64,
         /// Whether the answer's text is a JSON value of which parts can be shown early.
         structured: bool,
+        /// Longest wait for its first piece.
+        first_token_ms: Option<u64>,
+        /// Longest wait between two pieces.
+        between_tokens_ms: Option<u64>,
     },
     /// A tool: these arguments, which fit its schema.
     Tool {

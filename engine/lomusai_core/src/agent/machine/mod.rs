@@ -8,8 +8,8 @@ mod question;
 use std::sync::Arc;
 
 use lomusai_wire::{
-    Code, Command, Context, EffectId, EffectKind, ErrorBody, EventBody, History, Message, Parent, Pending, RunId,
-    RunOptions, RunStatus, ThreadId, ToolReply, Usage, codes,
+    Budget, Code, Command, Context, EffectId, EffectKind, ErrorBody, EventBody, History, Message, Parent, Pending,
+    RunId, RunOptions, RunStatus, ThreadId, ToolReply, Usage, codes,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -201,6 +201,11 @@ impl AgentMachine {
         &self.state.options
     }
 
+    /// What the run may use, its children included.
+    pub fn budget(&self) -> Option<Budget> {
+        self.state.options.budget.or(self.agent().budget)
+    }
+
     /// Effects that wait to be tried again, and when.
     pub fn retries(&self) -> Vec<(EffectId, u64)> {
         let waiting = |open: &Open| {
@@ -230,6 +235,8 @@ impl AgentMachine {
                     request: Arc::new(self.request(open.choice)),
                     number: self.state.number,
                     structured: self.plan.output.is_some(),
+                    first_token_ms: limits.first_token_ms,
+                    between_tokens_ms: limits.between_tokens_ms,
                 };
                 (input, limits.model_ms())
             }
