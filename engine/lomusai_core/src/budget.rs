@@ -239,7 +239,8 @@ enum Room {
 
 impl Ledger {
     fn room(&self, need: Need) -> Room {
-        let bounds: [(&'static str, Option<u64>, fn(&mut Amount) -> &mut u64); 4] = [
+        type Of = fn(&mut Amount) -> &mut u64;
+        let bounds: [(&'static str, Option<u64>, Of); 4] = [
             ("tokens", self.limit.tokens, |amount| &mut amount.tokens),
             ("cost_nano_usd", self.limit.cost_nano_usd, |amount| &mut amount.nano_usd),
             ("calls", self.limit.calls, |amount| &mut amount.calls),
