@@ -215,7 +215,7 @@ fn forms(secret: &str) -> Vec<String> {
             let encoded = base64(&[&[0; 2][..lead], secret.as_bytes()].concat(), alphabet);
             // The letters at the ends also hold bits of the neighbours.
             let from = if lead == 0 { 0 } else { lead + 1 };
-            let to = encoded.len() - usize::from((lead + secret.len()) % 3 != 0);
+            let to = encoded.len() - usize::from(!(lead + secret.len()).is_multiple_of(3));
             forms.push(encoded[from..to].to_owned());
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use lomusai_core::component::CallContext;
@@ -10,6 +10,7 @@ use lomusai_core::llm::{LlmProvider, ModelStream};
 use lomusai_core::sync::Mutex;
 use lomusai_core::{BoxFuture, Result};
 use lomusai_wire::{ModelChunk, ModelRequest, Usage};
+use tokio::time::Instant;
 
 /// Gives an answer again where the same request came before, for a while. Only whole answers are kept. One given again has used nothing.
 pub struct Cached<P> {
@@ -57,11 +58,12 @@ impl<P: LlmProvider> LlmProvider for Cached<P> {
             // The text and not a hash of its canonical form: the order of a schema matters.
             let key = serde_json::to_string(&*request).expect("a request is JSON");
             if let Some(chunks) = self.answers.lock().get(&key, self.ttl) {
-                let chunks = chunks.to_vec().into_iter().map(|chunk| match chunk {
+                let chunks = chunks.iter().map(|chunk| match chunk {
                     ModelChunk::Usage { .. } => ModelChunk::Usage { usage: Usage::default() },
-                    other => other,
+                    other => other.clone(),
                 });
-                return Ok(Box::pin(stream::iter(chunks.map(Ok))) as ModelStream);
+                let chunks: Vec<_> = chunks.map(Ok).collect();
+                return Ok(Box::pin(stream::iter(chunks)) as ModelStream);
             }
             let mut answer = self.inner.stream(context, request).await?;
             let (answers, most) = (self.answers.clone(), self.entries_max);
