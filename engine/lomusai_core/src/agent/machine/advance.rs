@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{AgentMachine, CANCELLED, FEEDBACK, cancelled_error, output_invalid, unfenced};
 use crate::agent::plan::{PlannedTool, ToolKind};
 use crate::agent::state::{Call, OpenStatus, Phase};
+use crate::schema::subset::without_nulls;
 use crate::{Error, Result, transcript};
 
 impl AgentMachine {
@@ -175,7 +176,7 @@ impl AgentMachine {
             Error::new(codes::ARGUMENTS_INVALID, format!("the arguments of tool `{name}` do not fit: {why}"))
         };
         let arguments: Value =
-            serde_json::from_str(call.arguments()).map_err(|e| invalid(format!("they are not JSON: {e}")))?;
+            serde_json::from_str(&self.arguments(call)).map_err(|e| invalid(format!("they are not JSON: {e}")))?;
         match tool.input.violations(&arguments) {
             Some(why) => Err(invalid(why)),
             None => Ok(tool),
@@ -274,7 +275,15 @@ impl AgentMachine {
             Err(e) => Err(format!("it is not JSON ({e})")),
             Ok(mut value) => {
                 normalise(&mut value);
-                schema.violations(&value).map_or(Ok(value), Err)
+                let spec = self.state.options.output.as_ref().or(self.agent().output.as_ref());
+                match (schema.violations(&value), spec) {
+                    // A provider that requires every property may have had to fill some with null.
+                    (Some(_), Some(spec)) if without_nulls(&spec.schema, &mut value) => {
+                        schema.violations(&value).map_or(Ok(value), Err)
+                    }
+                    (Some(why), _) => Err(why),
+                    (None, _) => Ok(value),
+                }
             }
         })
     }

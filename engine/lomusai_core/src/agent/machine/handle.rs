@@ -509,7 +509,7 @@ impl AgentMachine {
         let mut pending = Pending::new(call.effect_id.clone(), reason);
         pending.call_id = Some(call.call.call_id.clone());
         pending.tool = Some(call.call.name.clone());
-        pending.arguments = Some(call.arguments().to_owned());
+        pending.arguments = Some(self.arguments(call).into_owned());
         pending
     }
 }

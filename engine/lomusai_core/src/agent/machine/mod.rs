@@ -5,6 +5,7 @@ mod apply;
 mod handle;
 mod question;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use lomusai_wire::{
@@ -16,8 +17,9 @@ use serde_json::Value;
 
 use super::effect::{ChildOutcome, Effect, EffectInput, ModelOutcome};
 use super::plan::{Plan, RunPlan};
-use super::state::{Open, OpenStatus, Phase, State, StepOverlay};
+use super::state::{Call, Open, OpenStatus, Phase, State, StepOverlay};
 use crate::retry::Retry;
+use crate::schema::subset::without_nulls;
 use crate::{Error, Result, transcript};
 
 /// One run of an agent.
@@ -243,11 +245,14 @@ impl AgentMachine {
             EffectKind::Tool => {
                 let call = call.expect("a tool effect serves a call");
                 let timeout = self.plan.tool(&call.call.name).and_then(|tool| tool.spec.timeout_ms);
-                (EffectInput::Tool { arguments: call.arguments().to_owned() }, timeout.unwrap_or(limits.tool_ms()))
+                (
+                    EffectInput::Tool { arguments: self.arguments(call).into_owned() },
+                    timeout.unwrap_or(limits.tool_ms()),
+                )
             }
             EffectKind::Run => {
                 let call = call.expect("a run effect serves a call");
-                let arguments: Value = serde_json::from_str(call.arguments()).unwrap_or_default();
+                let arguments: Value = serde_json::from_str(&self.arguments(call)).unwrap_or_default();
                 let prompt = arguments["prompt"].as_str().unwrap_or_default().to_owned();
                 // A child has limits of its own.
                 (EffectInput::Run { run_id: self.child_id(id), prompt }, u64::MAX)
@@ -268,6 +273,19 @@ impl AgentMachine {
 
     fn agent(&self) -> &lomusai_wire::AgentSpec {
         self.plan.agent()
+    }
+
+    /// A call's arguments as the tool gets them: as the model wrote them, but for nulls that stand for properties left out.
+    fn arguments<'a>(&'a self, call: &'a Call) -> Cow<'a, str> {
+        let text = call.arguments();
+        let fitting = || {
+            let tool = self.plan.tool(&call.call.name).filter(|_| text.contains("null"))?;
+            let mut arguments: Value = serde_json::from_str(text).ok()?;
+            tool.input.violations(&arguments)?;
+            let cleaned = without_nulls(&tool.spec.input_schema, &mut arguments);
+            (cleaned && tool.input.violations(&arguments).is_none()).then(|| arguments.to_string())
+        };
+        fitting().map_or(Cow::Borrowed(text), Cow::Owned)
     }
 
     /// The models that may be asked, in order: the agent's own and its fallbacks.

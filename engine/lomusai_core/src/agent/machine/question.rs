@@ -65,7 +65,7 @@ impl AgentMachine {
         let id = open.effect_id.as_str();
         if let Some(place) = open.call {
             let call = &state.calls[place];
-            let arguments: Value = serde_json::from_str(call.arguments()).unwrap_or_default();
+            let arguments: Value = serde_json::from_str(&self.arguments(call)).unwrap_or_default();
             let mut question = json!({"tool": call.call.name, "call_id": call.call.call_id, "arguments": arguments});
             if let Some(result) = call.result.as_ref().filter(|_| id.ends_with(".after")) {
                 question["status"] = json!(result.status);
