@@ -98,6 +98,17 @@ impl Kind {
 
 /// Every kind that this build has, in the order of the docs.
 pub static KINDS: &[Kind] = &[
+    #[cfg(feature = "anthropic")]
+    Kind {
+        name: "anthropic",
+        base_url: Some("https://api.anthropic.com"),
+        base_url_env: "ANTHROPIC_BASE_URL",
+        key_env: &["ANTHROPIC_API_KEY"],
+        needs_key: true,
+        auth: Auth::Header("x-api-key"),
+        headers: &[("anthropic-version", "2023-06-01")],
+        wire: &crate::anthropic::Messages,
+    },
     #[cfg(feature = "compatible")]
     Kind {
         name: "compatible",

@@ -4,12 +4,20 @@
 //! answer into ours, without I/O). A provider is a row of [`KINDS`]: an address, a key, and a wire. `http/` holds what all share: the
 //! client, the framings of streams, and the meaning of a status.
 
+#[cfg(feature = "anthropic")]
+mod anthropic;
 #[cfg(feature = "_http")]
 mod config;
 #[cfg(feature = "_http")]
 mod http;
 #[cfg(feature = "_http")]
+mod ids;
+#[cfg(feature = "_http")]
+mod json;
+#[cfg(feature = "_http")]
 mod kinds;
+#[cfg(feature = "_http")]
+mod media;
 #[cfg(feature = "_openai_chat")]
 mod openai_chat;
 #[cfg(feature = "_http")]
