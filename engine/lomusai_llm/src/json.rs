@@ -48,6 +48,11 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// Takes a field out.
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.0.retain(|(field, _)| field != name);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -60,7 +65,7 @@ impl<'a> Object<'a> {
     pub(crate) fn merge(&mut self, extra: &'a Map<String, Value>) {
         for (name, value) in extra {
             match (self.get_mut(name), value) {
-                (_, Value::Null) => self.0.retain(|(field, _)| field != name),
+                (_, Value::Null) => self.remove(name),
                 (Some(Json::Object(ours)), Value::Object(theirs)) => ours.merge(theirs),
                 (Some(Json::List(ours)), Value::Array(theirs)) if name == "tools" => {
                     ours.extend(theirs.iter().map(Json::from));

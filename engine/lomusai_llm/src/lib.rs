@@ -6,8 +6,12 @@
 
 #[cfg(feature = "anthropic")]
 mod anthropic;
+#[cfg(feature = "cohere")]
+mod cohere;
 #[cfg(feature = "_http")]
 mod config;
+#[cfg(feature = "google")]
+mod google;
 #[cfg(feature = "_http")]
 mod http;
 #[cfg(feature = "_http")]
@@ -18,8 +22,12 @@ mod json;
 mod kinds;
 #[cfg(feature = "_http")]
 mod media;
+#[cfg(feature = "ollama")]
+mod ollama;
 #[cfg(feature = "_openai_chat")]
 mod openai_chat;
+#[cfg(feature = "_openai_responses")]
+mod openai_responses;
 #[cfg(feature = "_http")]
 mod provider;
 // For the recorded traffic, which is replayed without a network. Not part of the API.
