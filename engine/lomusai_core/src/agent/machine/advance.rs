@@ -88,6 +88,7 @@ impl AgentMachine {
             kind,
             component: component.to_owned(),
             attempt: tool.map_or(1, |call| call.attempts + 1),
+            choice: 0,
             call_id: call.map(|call| call.call.call_id.clone()),
             resume: tool.and_then(|call| call.resume.clone()),
         }
@@ -211,6 +212,9 @@ impl AgentMachine {
         }
         let (outcome, error) = match &state.failure {
             // A run that was told to stop is cancelled, whatever its effects then said.
+            Some(error) if !state.cancelling && error.code == codes::BUDGET_EXHAUSTED.name => {
+                (Outcome::Exhausted, Some(error.clone()))
+            }
             Some(error) if !state.cancelling => (Outcome::Failed, Some(error.clone())),
             _ => (Outcome::Cancelled, None),
         };
@@ -288,6 +292,7 @@ impl AgentMachine {
         // The step that is being prepared has asked no model yet.
         output.steps = state.step - u32::from(state.phase == Phase::StepStart);
         let output = (output != RunOutput::default()).then_some(output);
-        EventBody::RunFinished { outcome, output, error, usage: state.usage }
+        let cost_nano_usd = state.cost.nano_usd();
+        EventBody::RunFinished { outcome, output, error, usage: state.usage, cost_nano_usd }
     }
 }
