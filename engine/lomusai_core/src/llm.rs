@@ -315,6 +315,10 @@ impl MessageBuilder {
         if let Value::Object(kept) = kept {
             kept.extend(fields);
         }
+        // What follows is of another part.
+        if let Some(place) = place.filter(|place| matches!(self.parts[*place].part, Part::Reasoning(_))) {
+            self.close_from(place, emit);
+        }
         Ok(())
     }
 
