@@ -130,6 +130,14 @@ export interface HistoryUpto {
   upto: number;
 }
 
+/** What one provider says and only it understands. It goes back to that provider unchanged and in this place. */
+export interface ProviderPart {
+  type: 'provider';
+  provider: string;
+  data: unknown;
+  attached?: boolean;
+}
+
 /** Plain text. */
 export interface TextPart {
   type: 'text';
@@ -157,6 +165,7 @@ export interface ReasoningPart {
   text?: string;
   signature?: string;
   encrypted?: string;
+  provider?: Record<string, unknown>;
 }
 
 /** A wish to call a tool. The arguments are the text the model wrote. */
@@ -167,6 +176,7 @@ export interface ToolCallPart {
   arguments: string;
   provider_id?: string;
   signature?: string;
+  provider?: Record<string, unknown>;
 }
 
 /** What a tool call came to. */
@@ -187,7 +197,15 @@ export interface DataPart {
 }
 
 /** A piece of a message. A part of an unknown type is kept as it came: have a default branch. */
-export type Part = TextPart | ImagePart | FilePart | ReasoningPart | ToolCallPart | ToolResultPart | DataPart;
+export type Part =
+  | ProviderPart
+  | TextPart
+  | ImagePart
+  | FilePart
+  | ReasoningPart
+  | ToolCallPart
+  | ToolResultPart
+  | DataPart;
 
 /**
  * What every event has. Order is (`seq`, `sub`): durable events count `seq`, transient ones count `sub` behind the last
@@ -237,6 +255,7 @@ export interface RunFinishedEvent extends Envelope {
   output?: RunOutput;
   error?: ErrorBody;
   usage?: Usage;
+  cost_nano_usd?: number;
 }
 
 /** `effect_started`: The world was asked for something. */
@@ -246,6 +265,7 @@ export interface EffectStartedEvent extends Envelope {
   kind: EffectKind;
   component: string;
   attempt?: number;
+  choice?: number;
   call_id?: string;
   resume?: unknown;
 }
@@ -258,6 +278,7 @@ export interface EffectCompletedEvent extends Envelope {
   content?: Part[];
   finish?: FinishReason;
   usage?: Usage;
+  cost_nano_usd?: number;
 }
 
 /** `effect_failed`: It failed. With `retry_at_ms` it is tried again. */
@@ -267,6 +288,7 @@ export interface EffectFailedEvent extends Envelope {
   error: ErrorBody;
   retry_at_ms?: number;
   usage?: Usage;
+  cost_nano_usd?: number;
 }
 
 /** `effect_suspended`: It waits for a command. */
@@ -348,9 +370,13 @@ export interface StateSetEvent extends Envelope {
   value: unknown;
 }
 
-/** `custom`: Durable when asked. Something a host function wants known. */
+/**
+ * `custom`: Durable when asked. Something a host function wants known, and the effect that says it. Kept only while
+ * that effect is under way.
+ */
 export interface CustomEvent extends Envelope {
   type: 'custom';
+  effect_id?: string;
   name: string;
   data: unknown;
   durable?: boolean;

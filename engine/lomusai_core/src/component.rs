@@ -72,9 +72,10 @@ impl CallContext {
         self.emit(EventBody::EffectProgress { effect_id: self.effect_id.clone(), data });
     }
 
-    /// Tells the run's readers something; `durable` keeps it in the journal.
+    /// Tells the run's readers something; `durable` keeps it in the journal, for as long as the call is under way.
     pub fn custom(&self, name: impl Into<String>, data: Value, durable: bool) {
-        self.emit(EventBody::Custom { name: name.into(), data, durable });
+        let effect_id = Some(self.effect_id.clone());
+        self.emit(EventBody::Custom { effect_id, name: name.into(), data, durable });
     }
 
     fn emit(&self, body: EventBody) {

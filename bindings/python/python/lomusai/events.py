@@ -151,6 +151,18 @@ class HistoryUpto(TypedDict):
     upto: int
 
 
+class _ProviderPart(TypedDict):
+    type: Literal["provider"]
+    provider: str
+    data: Any
+
+
+class ProviderPart(_ProviderPart, total=False):
+    """What one provider says and only it understands. It goes back to that provider unchanged and in this place."""
+
+    attached: bool
+
+
 class TextPart(TypedDict):
     """Plain text."""
 
@@ -191,6 +203,7 @@ class ReasoningPart(_ReasoningPart, total=False):
     text: str
     signature: str
     encrypted: str
+    provider: dict[str, Any]
 
 
 class _ToolCallPart(TypedDict):
@@ -205,6 +218,7 @@ class ToolCallPart(_ToolCallPart, total=False):
 
     provider_id: str
     signature: str
+    provider: dict[str, Any]
 
 
 class _ToolResultPart(TypedDict):
@@ -229,7 +243,16 @@ class DataPart(TypedDict):
     data: Any
 
 
-Part: TypeAlias = Union[TextPart, ImagePart, FilePart, ReasoningPart, ToolCallPart, ToolResultPart, DataPart]
+Part: TypeAlias = Union[
+    ProviderPart,
+    TextPart,
+    ImagePart,
+    FilePart,
+    ReasoningPart,
+    ToolCallPart,
+    ToolResultPart,
+    DataPart,
+]
 """A piece of a message. One of an unknown type is kept as it came."""
 
 
@@ -298,6 +321,7 @@ class RunFinishedEvent(_RunFinishedEvent, total=False):
     output: RunOutput
     error: ErrorBody
     usage: Usage
+    cost_nano_usd: int
 
 
 class _EffectStartedEvent(Envelope):
@@ -311,6 +335,7 @@ class EffectStartedEvent(_EffectStartedEvent, total=False):
     """`effect_started`: The world was asked for something."""
 
     attempt: int
+    choice: int
     call_id: str
     resume: Any
 
@@ -327,6 +352,7 @@ class EffectCompletedEvent(_EffectCompletedEvent, total=False):
     content: list[Part]
     finish: FinishReason
     usage: Usage
+    cost_nano_usd: int
 
 
 class _EffectFailedEvent(Envelope):
@@ -340,6 +366,7 @@ class EffectFailedEvent(_EffectFailedEvent, total=False):
 
     retry_at_ms: int
     usage: Usage
+    cost_nano_usd: int
 
 
 class EffectSuspendedEvent(Envelope, Pending):
@@ -449,8 +476,11 @@ class _CustomEvent(Envelope):
 
 
 class CustomEvent(_CustomEvent, total=False):
-    """`custom`: Durable when asked. Something a host function wants known."""
+    """`custom`: Durable when asked. Something a host function wants known, and the effect that says it. Kept only while
+    that effect is under way.
+    """
 
+    effect_id: str
     durable: bool
 
 
@@ -542,6 +572,7 @@ __all__ = [
     "PartStartedEvent",
     "Pending",
     "PendingKind",
+    "ProviderPart",
     "ReasoningPart",
     "Role",
     "RunCancellingEvent",

@@ -1,7 +1,7 @@
 //! A journal's canonical form and digest: the same run gives the same bytes in every language.
 //!
 //! 1. Durable events only, in the order of `seq`.
-//! 2. Each longest stretch of neighbouring effect events that serve calls of one step is sorted by call; events of one call keep their order. So parallel calls read the same whichever answered first, and what must come first still shows.
+//! 2. Each longest stretch of neighbouring events of effects (and custom ones that they say) that serve calls of one step is sorted by call; events of one call keep their order. So parallel calls read the same whichever answered first, and what must come first still shows.
 //! 3. Left out of each event: `seq`, `sub`, `at_ms`, `retry_at_ms`; from errors `host`, `retry_after_ms`, and `message` and `details` where the code is one a host words itself ([`HOST_WORDED`]).
 //! 4. `run_id` (anywhere at the top of an event), `parent.run_id` and `child` become `run:N`, `thread` becomes `thread:N`, by first appearance.
 //! 5. Each event as RFC 8785 JSON and a newline; SHA-256 over one version byte and all of it. The digest is written as the version byte and the hash in hex.

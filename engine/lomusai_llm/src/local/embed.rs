@@ -172,7 +172,11 @@ impl Embedder {
 
     /// A text's tokens, cut off at what the model takes. The last one, which ends a text, stays the last.
     fn read(&self, text: &str) -> Vec<Token> {
-        let mut tokens = self.context.model().tokenize(text, true, false);
+        let model = self.context.model();
+        let mut tokens = match if model.is_word_piece() { without_giants(text) } else { None } {
+            Some(text) => model.tokenize(&text, true, false),
+            None => model.tokenize(text, true, false),
+        };
         if tokens.len() > self.tokens
             && let Some(last) = tokens.last().copied()
         {
@@ -184,6 +188,31 @@ impl Embedder {
         }
         tokens
     }
+}
+
+/// Longest word that BERT's own tokenizer takes apart, in characters.
+const WORD_MAX: usize = 100;
+
+/// The text with a word that no vocabulary has in place of each that is too long: BERT counts those as unknown, and llama.cpp
+/// would take them apart. `None`: there are none.
+fn without_giants(text: &str) -> Option<String> {
+    let word = |letter: char| letter.is_alphanumeric() && !('\u{2e80}'..='\u{9fff}').contains(&letter);
+    let runs = text.split_inclusive(|letter| !word(letter));
+    let giant = |run: &str| run.chars().filter(|letter| word(*letter)).count() > WORD_MAX;
+    if !runs.clone().any(giant) {
+        return None;
+    }
+    let shorter = runs.map(|run| {
+        if !giant(run) {
+            return run.to_owned();
+        }
+        // What ended the word stays.
+        format!(
+            " \u{a66e} {}",
+            run.chars().next_back().filter(|letter| !word(*letter)).map(String::from).unwrap_or_default()
+        )
+    });
+    Some(shorter.collect())
 }
 
 /// A vector of length 1. Nothing where it has no length.

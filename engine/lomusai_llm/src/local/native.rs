@@ -68,6 +68,12 @@ impl Model {
         unsafe { sys::llama_model_n_embd_out(self.0.as_ptr()) as usize }
     }
 
+    /// Whether its tokens are pieces of words, as BERT's are.
+    pub(super) fn is_word_piece(&self) -> bool {
+        // SAFETY: the vocabulary belongs to the model.
+        unsafe { sys::llama_vocab_type(self.vocab()) == sys::LLAMA_VOCAB_TYPE_WPM }
+    }
+
     /// Whether a text begins with the token for its beginning.
     pub(super) fn adds_bos(&self) -> bool {
         // SAFETY: the vocabulary belongs to the model.

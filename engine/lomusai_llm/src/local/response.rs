@@ -90,15 +90,6 @@ impl Decoder {
         self.count + u32::from(matches!(self.mode, Mode::Arguments(_)))
     }
 
-    /// Whether the answer may end here, as far as calls and JSON go.
-    pub(super) fn is_whole(&self) -> bool {
-        match &self.mode {
-            Mode::Text | Mode::Reasoning | Mode::After => true,
-            Mode::Value(nesting) => nesting.depth == 0,
-            _ => false,
-        }
-    }
-
     /// Takes the bytes of a token; what can be said is added to `ready`.
     pub(super) fn push(&mut self, token: &[u8], ready: &mut Vec<ModelChunk>) -> Step {
         self.bytes.extend_from_slice(token);

@@ -64,7 +64,9 @@ async fn attempt(wanted: &Wanted, part: &Path, progress: &Tell) -> Result<()> {
         StatusCode::PARTIAL_CONTENT if begins_at(&response, done) => {}
         StatusCode::OK => {
             // The server sends everything from the start.
-            file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).map_err(|error| of_io(part, &error))?;
+            if done > 0 {
+                file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).map_err(|error| of_io(part, &error))?;
+            }
             done = 0;
         }
         // Nothing is left to send, or what is there is longer than the file: the checksum tells.

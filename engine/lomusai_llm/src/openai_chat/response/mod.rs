@@ -1,0 +1,269 @@
+//! The server's answer: the events of a stream, folded into chunks. A body that came whole is one event with everything in it.
+//!
+//! ```text
+//! Open     --text, calls--> Open
+//! Open     --finish_reason--> Finished   only usage may still come
+//! Finished --[DONE], end--> Done         the finish is told, with what was kept for it
+//! Open     --[DONE]-------> Done         if anything was said; else it was cut off
+//! Open     --end----------> cut off
+//! any      --error--------> failed
+//! ```
+
+mod calls;
+mod usage;
+mod wire;
+
+use std::collections::VecDeque;
+
+use lomusai_core::llm::truncated;
+use lomusai_core::{Error, Result};
+use lomusai_wire::{FinishReason, ModelChunk, Usage, codes};
+use serde_json::{Map, Value};
+
+use crate::http::complaint::complaint;
+use crate::http::failure::{self, nonsense};
+use crate::wire::Event;
+use calls::Calls;
+use usage::usage;
+use wire::{CallDelta, Choice, Envelope, Said};
+
+/// What is known of the answer so far.
+#[derive(Default)]
+pub(super) struct Fold {
+    /// The provider's name, for the metadata.
+    name: &'static str,
+    calls: Calls,
+    /// Facts for the message's metadata, and whether they are told.
+    metadata: Map<String, Value>,
+    metadata_told: bool,
+    refusal: String,
+    usage: Usage,
+    /// The model has begun to speak, were it with nothing.
+    begun: bool,
+    /// It has said something.
+    spoke: bool,
+    finish: Option<FinishReason>,
+    done: bool,
+}
+
+impl Fold {
+    /// An answer of the provider of this name.
+    pub(super) fn new(name: &'static str) -> Self {
+        Self { name, ..Self::default() }
+    }
+}
+
+impl crate::wire::Fold for Fold {
+    fn has_finish(&self) -> bool {
+        self.finish.is_some()
+    }
+
+    fn is_done(&self) -> bool {
+        self.done
+    }
+
+    fn event(&mut self, event: Event<'_>, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
+        let data = event.data.trim();
+        if self.done || data.is_empty() {
+            return Ok(());
+        }
+        if data == "[DONE]" {
+            if !self.begun {
+                return Err(truncated());
+            }
+            self.finish(chunks);
+            return Ok(());
+        }
+        let envelope: Envelope = match serde_json::from_str(data) {
+            Ok(envelope) => envelope,
+            Err(error) => return Err(nonsense(&error.to_string(), data)),
+        };
+        if envelope.error.as_ref().is_some_and(|error| !error.is_null()) || event.name == "error" {
+            if self.finish.is_none() {
+                return Err(complaint_of(data));
+            }
+            // The answer was whole before; what went wrong after it is kept.
+            self.keep("error", envelope.error.clone());
+        }
+        // Some servers leave the envelope out.
+        if envelope.choices.is_none() && is_error(data) {
+            return Err(complaint_of(data));
+        }
+        self.envelope(envelope, false, chunks)
+    }
+
+    fn body(&mut self, body: &[u8], chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
+        let text = String::from_utf8_lossy(body);
+        let envelope: Envelope = match serde_json::from_str(&text) {
+            Ok(envelope) => envelope,
+            // A cut within a number is not always seen as one.
+            Err(error) if error.is_eof() || !text.trim_end().ends_with(['}', ']']) => return Err(truncated()),
+            Err(_) if text.starts_with('[') => return Err(complaint_of(&text)),
+            Err(error) => return Err(nonsense(&error.to_string(), &text)),
+        };
+        if envelope.choices.as_ref().is_none_or(Vec::is_empty) {
+            return Err(complaint_of(&text));
+        }
+        self.envelope(envelope, true, chunks)?;
+        // A body that is there to its last brace is a whole answer, said why or not.
+        self.finish(chunks);
+        Ok(())
+    }
+
+    fn end(&mut self, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
+        if self.done {
+            return Ok(());
+        }
+        if self.finish.is_none() {
+            return Err(truncated());
+        }
+        self.finish(chunks);
+        Ok(())
+    }
+}
+
+impl Fold {
+    fn envelope(&mut self, envelope: Envelope, whole: bool, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
+        self.keep("id", envelope.id);
+        self.keep("model", envelope.model);
+        self.keep("system_fingerprint", envelope.system_fingerprint);
+        self.keep("service_tier", envelope.service_tier);
+        self.keep("provider", envelope.provider);
+        self.keep("citations", envelope.citations);
+        for choice in envelope.choices.into_iter().flatten() {
+            // More than one answer is not asked for; were there more, they would run into each other.
+            if choice.index.as_ref().and_then(Value::as_u64).unwrap_or(0) == 0 {
+                self.choice(choice, whole, chunks)?;
+            }
+        }
+        self.tell_metadata(chunks);
+        if let Some(usage) = envelope.usage.as_ref().and_then(usage).filter(|usage| *usage != self.usage) {
+            self.usage = usage;
+            chunks.push_back(ModelChunk::Usage { usage });
+        }
+        Ok(())
+    }
+
+    fn choice(&mut self, choice: Choice, whole: bool, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
+        // Some servers stream both, what is new and all so far; some stream one event with a whole message.
+        let new = choice.delta.filter(|delta| !whole && (self.spoke || !delta.is_silent()));
+        let (said, whole) = match (new, choice.message) {
+            (Some(delta), _) => (delta, false),
+            (None, Some(message)) if whole || !self.spoke => (message, true),
+            (None, _) => (Said::default(), false),
+        };
+        self.begun = true;
+        self.spoke |= !said.is_silent();
+        self.said(said, whole, chunks);
+        let Some(Value::String(reason)) = choice.finish_reason.filter(|reason| reason != "") else { return Ok(()) };
+        if reason == "error" {
+            return Err(Error::new(codes::PROVIDER_FAILED, "the provider ended its answer with finish_reason: error"));
+        }
+        let finish = finish_reason(&reason);
+        if finish == FinishReason::Other {
+            self.keep("finish_reason", Some(reason.into()));
+        }
+        self.finish = Some(finish);
+        Ok(())
+    }
+
+    fn said(&mut self, said: Said, whole: bool, chunks: &mut VecDeque<ModelChunk>) {
+        // Gateways send reasoning under both names.
+        let reasoning = text(said.reasoning_content).or_else(|| text(said.reasoning));
+        chunks.extend(reasoning.map(reasoning_chunk));
+        match said.content {
+            Some(Value::Array(parts)) => chunks.extend(parts.iter().filter_map(part)),
+            content => chunks.extend(text(content).map(ModelChunk::text)),
+        }
+        if let Some(refusal) = text(said.refusal) {
+            self.refusal.push_str(&refusal);
+            chunks.push_back(ModelChunk::text(refusal));
+        }
+        let mut calls = said.tool_calls.unwrap_or_default();
+        if let Some(function) = said.function_call {
+            calls.push(CallDelta { function: Some(function), ..CallDelta::default() });
+        }
+        self.calls.push(calls, whole, chunks);
+        if let Some(Value::Array(mut new)) =
+            said.annotations.filter(|list| list.as_array().is_some_and(|l| !l.is_empty()))
+        {
+            if let Some(Value::Array(known)) = self.metadata.get("annotations") {
+                new.splice(0..0, known.iter().cloned());
+            }
+            self.keep("annotations", Some(new.into()));
+        }
+    }
+
+    fn keep(&mut self, name: &str, value: Option<Value>) {
+        if let Some(value) = value.filter(|value| !value.is_null() && self.metadata.get(name) != Some(value)) {
+            self.metadata.insert(name.to_owned(), value);
+            self.metadata_told = false;
+        }
+    }
+
+    /// Told as soon as known, so that an answer that is cut off has its id.
+    fn tell_metadata(&mut self, chunks: &mut VecDeque<ModelChunk>) {
+        if !self.metadata.is_empty() && !std::mem::replace(&mut self.metadata_told, true) {
+            chunks.push_back(ModelChunk::Metadata { key: self.name.into(), value: self.metadata.clone().into() });
+        }
+    }
+
+    fn finish(&mut self, chunks: &mut VecDeque<ModelChunk>) {
+        self.calls.end(chunks);
+        if !self.refusal.is_empty() {
+            let refusal = std::mem::take(&mut self.refusal);
+            self.keep("refusal", Some(refusal.into()));
+        }
+        self.tell_metadata(chunks);
+        let reason = match self.finish {
+            // A call that was asked for by name ends some answers with `stop`.
+            Some(FinishReason::Stop) if !self.calls.is_empty() => Some(FinishReason::ToolCalls),
+            reason => reason,
+        };
+        chunks.push_back(ModelChunk::Finish { reason });
+        self.done = true;
+    }
+}
+
+fn finish_reason(reason: &str) -> FinishReason {
+    match reason {
+        "stop" | "eos" | "eos_token" | "end_turn" | "stop_sequence" | "COMPLETE" => FinishReason::Stop,
+        "length" | "max_tokens" | "model_length" => FinishReason::Length,
+        "tool_calls" | "function_call" | "tool_use" => FinishReason::ToolCalls,
+        "content_filter" => FinishReason::ContentFilter,
+        _ => FinishReason::Other,
+    }
+}
+
+fn text(value: Option<Value>) -> Option<String> {
+    match value {
+        Some(Value::String(text)) if !text.is_empty() => Some(text),
+        _ => None,
+    }
+}
+
+fn reasoning_chunk(text: String) -> ModelChunk {
+    ModelChunk::Reasoning { text, signature: None, encrypted: None }
+}
+
+/// A part of a content that is a list: `{type: "text", text}`, or `{type: "thinking", thinking: [parts]}`.
+fn part(part: &Value) -> Option<ModelChunk> {
+    match &part["thinking"] {
+        Value::String(thinking) => Some(reasoning_chunk(thinking.clone())),
+        Value::Array(parts) => Some(reasoning_chunk(parts.iter().filter_map(|part| part["text"].as_str()).collect())),
+        _ => text(Some(part["text"].clone())).map(ModelChunk::text),
+    }
+}
+
+/// Whether an object without choices is an error without its envelope.
+fn is_error(data: &str) -> bool {
+    let object: Value = serde_json::from_str(data).unwrap_or_default();
+    object["object"] == "error" || object["type"] == "error"
+}
+
+fn complaint_of(data: &str) -> Error {
+    match serde_json::from_str(data).ok().as_ref().and_then(complaint) {
+        Some(complaint) => failure::in_stream(complaint),
+        None => nonsense("an answer without choices", data),
+    }
+}
