@@ -174,8 +174,9 @@ impl Embedder {
     fn read(&self, text: &str) -> Vec<Token> {
         let model = self.context.model();
         let mut tokens = match if model.is_word_piece() { without_giants(text) } else { None } {
-            Some(text) => model.tokenize(&text, true, false),
-            None => model.tokenize(text, true, false),
+            // As the authors' tokenizers do, which read `[SEP]` in a text as the token.
+            Some(text) => model.tokenize(&text, true, true),
+            None => model.tokenize(text, true, true),
         };
         if tokens.len() > self.tokens
             && let Some(last) = tokens.last().copied()
