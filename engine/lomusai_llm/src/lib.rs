@@ -36,6 +36,8 @@ mod provider;
 #[cfg(feature = "_http")]
 #[doc(hidden)]
 pub mod replay;
+#[cfg(feature = "_http")]
+mod router;
 mod secret;
 #[cfg(feature = "_http")]
 mod wire;
@@ -46,4 +48,6 @@ pub use config::{ProviderConfig, Timeouts};
 pub use kinds::{KINDS, Kind};
 #[cfg(feature = "_http")]
 pub use provider::Provider;
+#[cfg(feature = "_http")]
+pub use router::Router;
 pub use secret::Secret;
