@@ -2,12 +2,15 @@
 //! transcript. Nothing here does I/O, reads a clock or draws a random number; `lomusai_runtime` carries out what is decided.
 
 pub mod agent;
+pub mod budget;
 pub mod cancel;
 pub mod component;
 pub mod error;
 pub mod journal;
 pub mod llm;
+pub mod models;
 pub mod partial_json;
+pub mod retry;
 pub mod schema;
 pub mod seam;
 pub mod storage;

@@ -6,33 +6,42 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lomusai_core::agent::{AgentMachine, Plan, Start};
+use lomusai_core::budget::Amount;
 use lomusai_core::cancel::CancelToken;
-use lomusai_core::component::HostSlot;
+use lomusai_core::component::{CallContext, HostSlot};
+use lomusai_core::llm::LlmProvider;
+use lomusai_core::models::ModelTable;
 use lomusai_core::seam::{Clock, Ids};
 use lomusai_core::storage::Store;
 use lomusai_core::sync::{Mutex, RwLock};
 use lomusai_core::telemetry::TelemetrySink;
+use lomusai_core::tool::Tool;
 use lomusai_core::{Error, Result};
 use lomusai_wire::{
-    Command, EffectId, Event, EventBody, History, Input, LogLevel, Message, OnBusy, Parent, PendingKind, RunFilter,
-    RunId, RunInfo, RunStatus, StartRequest, codes,
+    Command, EffectId, Event, EventBody, History, Input, LogLevel, Message, ModelInfo, OnBusy, Parent, PendingKind,
+    RunFilter, RunId, RunInfo, RunStatus, StartRequest, ToolReply, codes,
 };
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::budgets::Budgets;
+use crate::cassette::{self, Cassette, Taped};
 use crate::config::EngineConfig;
 use crate::driver::{Driver, First, Limits, ThreadPlace, Work};
 use crate::engine::StartReport;
 use crate::load::is_unfinished;
 use crate::publisher::Publisher;
 use crate::queue::EventQueue;
-use crate::registry::Registry;
+use crate::registry::{Registry, split};
 use crate::run::{Live, Msg, Settled};
 
 /// What every clone of an engine shares.
 pub(crate) struct Inner {
     pub(crate) config: EngineConfig,
     pub(crate) registry: Registry,
+    pub(crate) models: ModelTable,
+    pub(crate) budgets: Arc<Budgets>,
+    pub(crate) cassette: Option<Arc<Cassette>>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn Ids>,
@@ -58,6 +67,35 @@ impl Inner {
 
     pub(crate) fn live(&self, run_id: &RunId) -> Option<Arc<Live>> {
         self.live.lock().get(run_id).cloned()
+    }
+
+    /// What is known of a model that a spec names.
+    pub(crate) fn model_info(&self, model: &str) -> Option<ModelInfo> {
+        let (provider, name) = split(model);
+        self.models.find(provider, name).cloned()
+    }
+
+    /// A provider with the cassette before it, where one is open.
+    pub(crate) fn taped(&self, provider: Option<Arc<dyn LlmProvider>>, component: &str) -> Arc<dyn LlmProvider> {
+        match &self.cassette {
+            Some(cassette) => {
+                Arc::new(Taped { inner: provider, cassette: cassette.clone(), component: component.to_owned() })
+            }
+            None => provider.expect("only a cassette answers for nobody"),
+        }
+    }
+
+    pub(crate) async fn call_tool(
+        &self,
+        tool: &dyn Tool,
+        name: &str,
+        context: CallContext,
+        arguments: &str,
+    ) -> Result<ToolReply> {
+        match &self.cassette {
+            Some(cassette) => cassette::call_tool(cassette, tool, name, context, arguments).await,
+            None => tool.call(context, arguments).await,
+        }
     }
 
     /// A driver has ended its work.
@@ -132,6 +170,10 @@ impl Inner {
             parent: parent.clone(),
             context: durable,
         };
+        let budgets = {
+            let own = options.budget.or(plan.spec.agent.budget);
+            self.budgets.of_run(&run_id, own, &options.shared_budgets, Amount::default())?
+        };
         let machine = AgentMachine::new(&plan, run_id.clone(), history, options)?;
         let now_ms = self.clock.now_ms();
         let mut info = RunInfo::new(run_id.clone(), &plan.spec.agent.name, now_ms);
@@ -146,6 +188,7 @@ impl Inner {
             inbox,
             publisher: Publisher::new(run_id.clone(), self.clock.clone(), 0, queue, detached, cancel.clone()),
             cancel,
+            budgets,
             context: Arc::new(context),
             transient,
             host,
@@ -241,6 +284,7 @@ impl Inner {
         request.context = (*parent.context).clone();
         request.transient.clone_from(&parent.transient);
         request.on_busy = OnBusy::Error;
+        request.options.shared_budgets = parent.budgets.shared();
         self.spawn_new(request, Some((parent, effect.clone())), parent.host.clone(), None, None)
     }
 
@@ -268,6 +312,7 @@ impl Inner {
                     inbox,
                     publisher: Publisher::new(run_id.clone(), self.clock.clone(), 0, None, true, cancel.clone()),
                     cancel,
+                    budgets: self.budgets.of_run(run_id, None, &[], Amount::default())?,
                     context: Arc::default(),
                     transient: Vec::new(),
                     host: None,

@@ -36,9 +36,9 @@ macro_rules! wire_types {
 }
 
 const WIRE: &[WireType] = wire_types! {
-    AgentSpec Approval CallId Command Context EffectId EffectKind ErrorBody Event EventBody FinishReason FunctionReply History
-    Hooks Input Instructions Kind Limits LogLevel Message MessageId ModelChunk ModelRequest ModelSettings ModelTool OnBusy
-    Outcome OutputSpec Parent Part PartDelta Pending PendingKind Processors RawJson Reasoning Role RunFilter RunId RunInfo
+    AgentSpec Approval Budget CallId Command Context EffectId EffectKind ErrorBody Event EventBody Fallback FinishReason FunctionReply History
+    Hooks Input Instructions Kind Limits LogLevel LongPrice Message MessageId ModelChunk ModelInfo ModelRequest ModelSettings ModelTool OnBusy
+    Outcome OutputSpec Parent Part PartDelta Pending PendingKind Price Processors RawJson Reasoning Role RunFilter RunId RunInfo
     RunOptions RunOutput RunSpec RunStatus SignalKind Source SpecKind SpecRef StartRequest StopCondition ThreadId ToolCall
     ToolChoice ToolReply ToolResult ToolSpec ToolStatus Usage
 };

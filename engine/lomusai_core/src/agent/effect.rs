@@ -42,6 +42,10 @@ pub enum EffectInput {
         number: u64,
         /// Whether the answer's text is a JSON value of which parts can be shown early.
         structured: bool,
+        /// Longest wait for its first piece.
+        first_token_ms: Option<u64>,
+        /// Longest wait between two pieces.
+        between_tokens_ms: Option<u64>,
     },
     /// A tool: these arguments, which fit its schema.
     Tool {
@@ -76,6 +80,8 @@ pub enum ModelOutcome {
         partial: Option<Answer>,
         /// What it took all the same.
         usage: Usage,
+        /// What that cost, in nano-dollars, where it is known.
+        cost_nano_usd: Option<u64>,
     },
 }
 
@@ -93,6 +99,8 @@ pub enum ChildOutcome {
         error: Option<Error>,
         /// What it took.
         usage: Usage,
+        /// What that cost, in nano-dollars, where it is known.
+        cost_nano_usd: Option<u64>,
     },
     /// It waits for commands.
     Suspended(Vec<Pending>),

@@ -27,5 +27,5 @@ mod state;
 mod tests;
 
 pub use effect::{ChildOutcome, Effect, EffectInput, ModelOutcome};
-pub use machine::{AgentMachine, Decision, Input, Start};
+pub use machine::{AgentMachine, Decision, Input, Start, WRITTEN_BY};
 pub use plan::{AGENT_TOOL_PREFIX, Plan, PlannedTool, check_agent, check_name, check_tool};

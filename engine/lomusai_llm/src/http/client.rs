@@ -8,6 +8,7 @@ use lomusai_wire::codes;
 use reqwest::{Proxy, Url};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
+#[cfg(feature = "_http")]
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
@@ -44,6 +45,7 @@ pub(crate) fn client(reach: Reach<'_>) -> Result<reqwest::Client> {
     })
 }
 
+#[cfg(feature = "_http")]
 /// The certificates of a PEM text; `origin` names it in errors.
 pub(crate) fn certificates(pem: &[u8], origin: &str) -> Result<Vec<CertificateDer<'static>>> {
     let found: Vec<_> = CertificateDer::pem_slice_iter(pem)

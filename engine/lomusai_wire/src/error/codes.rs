@@ -128,6 +128,33 @@ pub const COMPONENT_CHANGED: Code = Code { name: "component_changed", kind: Kind
 /// The component cannot do this.
 pub const UNSUPPORTED: Code = Code { name: "unsupported", kind: Kind::Invalid, retryable: false };
 
+/// A JSON Schema is sound, and a local model cannot be held to it: no grammar says what it says.
+pub const SCHEMA_UNSUPPORTED: Code = Code { name: "schema_unsupported", kind: Kind::Invalid, retryable: false };
+
+/// A model's file is damaged, cut off, or not of the format.
+pub const MODEL_FILE_INVALID: Code = Code { name: "model_file_invalid", kind: Kind::Invalid, retryable: false };
+
+/// A model's file is sound, and of an architecture or a kind that cannot do what it is asked.
+pub const MODEL_UNSUPPORTED: Code = Code { name: "model_unsupported", kind: Kind::Invalid, retryable: false };
+
+/// A model has no chat template, or one that fails.
+pub const MODEL_TEMPLATE_INVALID: Code = Code { name: "model_template_invalid", kind: Kind::Invalid, retryable: false };
+
+/// This CPU lacks instructions that local models need.
+pub const CPU_UNSUPPORTED: Code = Code { name: "cpu_unsupported", kind: Kind::Invalid, retryable: false };
+
+/// A model's address gives nothing: it is wrong, or the server will not.
+pub const DOWNLOAD_REFUSED: Code = Code { name: "download_refused", kind: Kind::Invalid, retryable: false };
+
+/// A downloaded file is not what was asked for. It was deleted.
+pub const CHECKSUM_MISMATCH: Code = Code { name: "checksum_mismatch", kind: Kind::Invalid, retryable: false };
+
+/// A run has a budget of money, and nothing says what its model costs. Give the price in the engine's `models`, or drop that bound.
+pub const PRICE_UNKNOWN: Code = Code { name: "price_unknown", kind: Kind::Invalid, retryable: false };
+
+/// A cassette cannot be read: it is damaged, of a later version, or no cassette.
+pub const CASSETTE_INVALID: Code = Code { name: "cassette_invalid", kind: Kind::Invalid, retryable: false };
+
 /// No agent of this name is registered.
 pub const AGENT_UNKNOWN: Code = Code { name: "agent_unknown", kind: Kind::NotFound, retryable: false };
 
@@ -149,8 +176,17 @@ pub const THREAD_UNKNOWN: Code = Code { name: "thread_unknown", kind: Kind::NotF
 /// The run has no such effect waiting.
 pub const EFFECT_UNKNOWN: Code = Code { name: "effect_unknown", kind: Kind::NotFound, retryable: false };
 
+/// A run names a shared budget that the engine does not have.
+pub const BUDGET_UNKNOWN: Code = Code { name: "budget_unknown", kind: Kind::NotFound, retryable: false };
+
+/// A cassette that is replayed has no recording of this call. The message shows how the nearest one differs.
+pub const CASSETTE_MISS: Code = Code { name: "cassette_miss", kind: Kind::NotFound, retryable: false };
+
 /// No content of this hash is in the store.
 pub const BLOB_UNKNOWN: Code = Code { name: "blob_unknown", kind: Kind::NotFound, retryable: false };
+
+/// No local model has this name, or its file is not there.
+pub const MODEL_UNKNOWN: Code = Code { name: "model_unknown", kind: Kind::NotFound, retryable: false };
 
 /// A component of this name is registered already.
 pub const NAME_TAKEN: Code = Code { name: "name_taken", kind: Kind::Conflict, retryable: false };
@@ -182,6 +218,9 @@ pub const ENGINE_FORKED: Code = Code { name: "engine_forked", kind: Kind::Confli
 /// The provider did not accept the credentials.
 pub const CREDENTIALS_REJECTED: Code = Code { name: "credentials_rejected", kind: Kind::Denied, retryable: false };
 
+/// A model's provider needs a key that is not there. The message names the environment variable.
+pub const CREDENTIALS_MISSING: Code = Code { name: "credentials_missing", kind: Kind::Denied, retryable: false };
+
 /// A processor stopped the run. The message carries its reason.
 pub const PROCESSOR_ABORTED: Code = Code { name: "processor_aborted", kind: Kind::Denied, retryable: false };
 
@@ -197,6 +236,9 @@ pub const PROVIDER_FAILED: Code = Code { name: "provider_failed", kind: Kind::Un
 
 /// The provider's stream ended before the answer did.
 pub const STREAM_TRUNCATED: Code = Code { name: "stream_truncated", kind: Kind::Unavailable, retryable: true };
+
+/// A download broke off. The next try goes on where it stopped.
+pub const DOWNLOAD_FAILED: Code = Code { name: "download_failed", kind: Kind::Unavailable, retryable: true };
 
 /// A tool took longer than its limit. The model is told.
 pub const TOOL_TIMEOUT: Code = Code { name: "tool_timeout", kind: Kind::Timeout, retryable: false };
@@ -228,6 +270,15 @@ pub const RUN_TOO_LARGE: Code = Code { name: "run_too_large", kind: Kind::Limit,
 /// Sub-agents nest deeper than `limits.depth`.
 pub const DEPTH_EXCEEDED: Code = Code { name: "depth_exceeded", kind: Kind::Limit, retryable: false };
 
+/// A conversation is longer than the model's context.
+pub const CONTEXT_TOO_LONG: Code = Code { name: "context_too_long", kind: Kind::Limit, retryable: false };
+
+/// There is not enough memory for the model with these settings.
+pub const MEMORY_INSUFFICIENT: Code = Code { name: "memory_insufficient", kind: Kind::Limit, retryable: false };
+
+/// A budget does not hold another model call. The run ends as `exhausted`; its conversation can be gone on with.
+pub const BUDGET_EXHAUSTED: Code = Code { name: "budget_exhausted", kind: Kind::Limit, retryable: false };
+
 /// Another process holds the store's lock for too long.
 pub const STORE_LOCKED: Code = Code { name: "store_locked", kind: Kind::Storage, retryable: true };
 
@@ -245,6 +296,12 @@ pub const STORE_FULL: Code = Code { name: "store_full", kind: Kind::Storage, ret
 
 /// The store failed in another way.
 pub const STORE_FAILED: Code = Code { name: "store_failed", kind: Kind::Storage, retryable: false };
+
+/// There is no room for a model's file.
+pub const DISK_FULL: Code = Code { name: "disk_full", kind: Kind::Storage, retryable: false };
+
+/// A model's file, or the folder of models, cannot be read or written.
+pub const MODEL_FILE_UNREADABLE: Code = Code { name: "model_file_unreadable", kind: Kind::Storage, retryable: false };
 
 /// A tool answered with an error. The model is told.
 pub const TOOL_FAILED: Code = Code { name: "tool_failed", kind: Kind::Tool, retryable: false };
@@ -304,6 +361,15 @@ pub const ALL: &[Code] = &[
     OUTPUT_INVALID,
     COMPONENT_CHANGED,
     UNSUPPORTED,
+    SCHEMA_UNSUPPORTED,
+    MODEL_FILE_INVALID,
+    MODEL_UNSUPPORTED,
+    MODEL_TEMPLATE_INVALID,
+    CPU_UNSUPPORTED,
+    DOWNLOAD_REFUSED,
+    CHECKSUM_MISMATCH,
+    PRICE_UNKNOWN,
+    CASSETTE_INVALID,
     AGENT_UNKNOWN,
     TOOL_UNKNOWN,
     PROVIDER_UNKNOWN,
@@ -311,7 +377,10 @@ pub const ALL: &[Code] = &[
     RUN_UNKNOWN,
     THREAD_UNKNOWN,
     EFFECT_UNKNOWN,
+    BUDGET_UNKNOWN,
+    CASSETTE_MISS,
     BLOB_UNKNOWN,
+    MODEL_UNKNOWN,
     NAME_TAKEN,
     RUN_EXISTS,
     RUN_FINISHED,
@@ -322,11 +391,13 @@ pub const ALL: &[Code] = &[
     SEQUENCE_CONFLICT,
     ENGINE_FORKED,
     CREDENTIALS_REJECTED,
+    CREDENTIALS_MISSING,
     PROCESSOR_ABORTED,
     PROVIDER_RATE_LIMITED,
     PROVIDER_UNREACHABLE,
     PROVIDER_FAILED,
     STREAM_TRUNCATED,
+    DOWNLOAD_FAILED,
     TOOL_TIMEOUT,
     MODEL_TIMEOUT,
     FUNCTION_TIMEOUT,
@@ -337,12 +408,17 @@ pub const ALL: &[Code] = &[
     RESULT_TOO_LARGE,
     RUN_TOO_LARGE,
     DEPTH_EXCEEDED,
+    CONTEXT_TOO_LONG,
+    MEMORY_INSUFFICIENT,
+    BUDGET_EXHAUSTED,
     STORE_LOCKED,
     STORE_READ_ONLY,
     STORE_NEWER,
     STORE_CORRUPT,
     STORE_FULL,
     STORE_FAILED,
+    DISK_FULL,
+    MODEL_FILE_UNREADABLE,
     TOOL_FAILED,
     TOOL_UNANSWERED,
     TOOL_RESULT_INVALID,

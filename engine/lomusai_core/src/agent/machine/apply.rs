@@ -8,9 +8,9 @@ use lomusai_wire::{
 };
 use serde_json::Value;
 
-use super::{AgentMachine, CANCELLED, ENDS_THE_RUN, FEEDBACK, next_step, parse_reply};
+use super::{AgentMachine, ENDS_THE_RUN, FEEDBACK, next_step, parse_reply};
 use crate::agent::state::{Abort, Call, HookReply, Open, OpenStatus, Phase, ProcessorReply, RunResult};
-use crate::transcript;
+use crate::transcript::{self, CANCELLED, Transcript};
 
 impl AgentMachine {
     /// Changes the state by one event. The only place that does.
@@ -18,7 +18,7 @@ impl AgentMachine {
         let state = &mut self.state;
         match event {
             EventBody::RunStarted { input, .. } => {
-                state.messages.extend(input.iter().cloned());
+                input.iter().for_each(|message| state.messages.record(message));
                 state.number = transcript::next_number(&state.messages);
                 state.phase = Phase::Preparing;
             }
@@ -34,13 +34,19 @@ impl AgentMachine {
                 state.suspended = false;
                 state.open.clear();
             }
-            EventBody::EffectStarted { effect_id, kind, component, attempt, call_id, resume } => {
+            EventBody::EffectStarted { effect_id, kind, component, attempt, choice, call_id, resume } => {
                 let call = call_id.as_ref().and_then(|id| state.calls.iter().position(|call| call.call.call_id == *id));
                 let open = Open {
                     effect_id: effect_id.clone(),
                     kind: *kind,
                     component: component.clone(),
                     attempt: *attempt,
+                    choice: *choice,
+                    tries: match state.open(effect_id) {
+                        Some(before) if before.choice == *choice => before.tries + 1,
+                        _ => 1,
+                    },
+                    next_choice: *choice,
                     call,
                     resume: resume.clone(),
                     status: OpenStatus::Running,
@@ -63,13 +69,16 @@ impl AgentMachine {
                         .as_ref()
                         .map_or_else(|| pending.tool.clone().unwrap_or_default(), |old| old.component.clone()),
                     attempt: old.as_ref().map_or(0, |old| old.attempt),
+                    choice: 0,
+                    tries: 1,
+                    next_choice: 0,
                     call,
                     resume: None,
                     status: OpenStatus::Suspended(Box::new(pending.clone())),
                 });
             }
-            EventBody::EffectCompleted { effect_id, output, content, finish, usage } => {
-                state.usage += *usage;
+            EventBody::EffectCompleted { effect_id, output, content, finish, usage, cost_nano_usd } => {
+                state.spend(effect_id, *usage, *cost_nano_usd);
                 if finish.is_some() {
                     state.finish = *finish;
                 }
@@ -77,12 +86,14 @@ impl AgentMachine {
                     self.completed(&open, output.clone().unwrap_or_default(), content);
                 }
             }
-            EventBody::EffectFailed { effect_id, error, retry_at_ms, usage } => {
-                state.usage += *usage;
+            EventBody::EffectFailed { effect_id, error, retry_at_ms, usage, cost_nano_usd } => {
+                state.spend(effect_id, *usage, *cost_nano_usd);
                 match retry_at_ms {
                     Some(at) => {
-                        if let Some(open) = state.open.iter_mut().find(|open| open.effect_id == *effect_id) {
+                        let next = self.state.open(effect_id).and_then(|open| self.next_try(open, error));
+                        if let Some(open) = self.state.open.iter_mut().find(|open| open.effect_id == *effect_id) {
                             open.status = OpenStatus::Waiting(*at);
+                            open.next_choice = next.map_or(open.choice, |(choice, _)| choice);
                         }
                     }
                     None => {
@@ -180,7 +191,8 @@ impl AgentMachine {
                 {
                     let whole = self.followed_by(self.state.history, messages);
                     self.state.number = transcript::next_number(&whole);
-                    self.state.messages = whole;
+                    // Checked before it was recorded.
+                    self.state.messages = Transcript::new(whole).unwrap_or_default();
                 }
             }
         }
@@ -218,11 +230,10 @@ impl AgentMachine {
     pub(super) fn said(&mut self, message: &Arc<Message>) {
         let state = &mut self.state;
         // A later message of the same id replaces the earlier: an output processor changed it.
-        if let Some(old) = state.messages.iter_mut().find(|old| old.id == message.id && old.id.is_some()) {
-            *old = message.clone();
+        if state.messages.replace(message.clone()).is_ok() {
             return;
         }
-        state.messages.push(message.clone());
+        state.messages.record(message);
         state.number += 1;
         match message.role {
             Role::Assistant if state.phase == Phase::Thinking && !message.metadata.contains_key("partial") => {

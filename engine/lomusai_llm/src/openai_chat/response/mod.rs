@@ -82,7 +82,11 @@ impl crate::wire::Fold for Fold {
             Err(error) => return Err(nonsense(&error.to_string(), data)),
         };
         if envelope.error.is_some() || event.name == "error" {
-            return Err(complaint_of(data));
+            if self.finish.is_none() {
+                return Err(complaint_of(data));
+            }
+            // The answer was whole before; what went wrong after it is kept.
+            self.keep_written("error", envelope.error);
         }
         // Some servers leave the envelope out.
         if envelope.choices.is_none() && is_error(data) {
