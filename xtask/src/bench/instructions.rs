@@ -14,7 +14,7 @@ const TOLERANCE: f64 = 0.05;
 /// The cases of `benches/src/bin/instructions.rs`.
 const CASES: &[&str] = &["turn", "delta", "delta-read", "round"];
 
-/// Thousands of instructions by case. Whole numbers, so that a baseline reads well in a review.
+/// Instructions by case.
 pub(crate) type Counts = BTreeMap<String, u64>;
 
 /// Counts each case: the difference of a long run of the program and a short one, so that what it does once is in neither.
@@ -42,9 +42,9 @@ pub(crate) fn measure(shell: &Shell) -> Result<Counts, String> {
     CASES
         .iter()
         .map(|case| {
-            let (few, many) = (10, 60);
+            let (few, many) = (10, 110);
             let more = counted(case, many)?.saturating_sub(counted(case, few)?);
-            Ok(((*case).to_owned(), more / (many - few) / 1_000))
+            Ok(((*case).to_owned(), more / (many - few)))
         })
         .collect()
 }
@@ -72,10 +72,7 @@ fn drift(now: u64, then: u64) -> f64 {
 
 pub(crate) fn print(shell: &Shell, counts: &Counts) -> Result<(), String> {
     let known = baseline(shell)?;
-    println!(
-        "\ninstructions, in thousands, of the tests' build without optimisation; may differ by {:.0} %",
-        TOLERANCE * 100.0
-    );
+    println!("\ninstructions of the tests' build without optimisation; may differ by {:.0} %", TOLERANCE * 100.0);
     println!("{:<20} {:>10} {:>10} {:>9}", "case", "now", "baseline", "drift");
     for (case, now) in counts {
         let then = known.get(case).copied().unwrap_or(0);
@@ -90,11 +87,11 @@ pub(crate) fn suite(shell: &Shell, report: &mut Report) -> Result<(), String> {
     for (case, now) in counts {
         let then = known.get(&case).copied().unwrap_or(0);
         if drift(now, then).abs() <= TOLERANCE {
-            println!("ok: {case}: {now} thousand instructions, baseline {then}");
+            println!("ok: {case}: {now} instructions, baseline {then}");
             report.pass();
         } else {
             report.fail(format!(
-                "{case}: {now} thousand instructions, baseline {then}: where that is meant, `cargo xtask bench instructions --update`"
+                "{case}: {now} instructions, baseline {then}: where that is meant, `cargo xtask bench instructions --update`"
             ));
         }
     }
