@@ -7,6 +7,7 @@ pub mod component;
 pub mod error;
 pub mod journal;
 pub mod llm;
+pub mod machine;
 pub mod partial_json;
 pub mod schema;
 pub mod seam;
@@ -16,6 +17,7 @@ pub mod telemetry;
 pub mod testing;
 pub mod tool;
 pub mod transcript;
+pub mod workflow;
 
 pub use error::{Error, Result};
 pub use lomusai_wire as wire;

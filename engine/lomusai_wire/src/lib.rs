@@ -12,11 +12,12 @@ mod message;
 mod model;
 mod spec;
 mod usage;
+mod workflow;
 
 pub use command::{Command, Context, Input, OnBusy, RunFilter, RunInfo, RunOptions, RunStatus, StartRequest};
 pub use error::{Code, ErrorBody, Kind, codes};
 pub use event::{
-    EffectKind, Event, EventBody, History, LogLevel, Outcome, Parent, PartDelta, Pending, PendingKind, RunOutput,
+    EffectKind, Event, EventBody, Fork, History, LogLevel, Outcome, Parent, PartDelta, Pending, PendingKind, RunOutput,
     SignalKind, SpecKind, SpecRef,
 };
 pub use ids::{CallId, EffectId, MessageId, RunId, ThreadId};
@@ -28,3 +29,7 @@ pub use spec::{
     ToolChoice, ToolSpec,
 };
 pub use usage::Usage;
+pub use workflow::{
+    Action, Condition, ForeachSpec, LoopSpec, Mapping, Needs, Retry, StepReply, StepSpec, SuspendSpec, WaitSpec,
+    WorkflowRequest, WorkflowSpec,
+};

@@ -90,6 +90,7 @@ impl AgentMachine {
             attempt: tool.map_or(1, |call| call.attempts + 1),
             call_id: call.map(|call| call.call.call_id.clone()),
             resume: tool.and_then(|call| call.resume.clone()),
+            due_at_ms: None,
         }
     }
 
