@@ -210,7 +210,7 @@ static void call(void *userdata, lomusai_str text, lomusai_answer *answer) {
 
 /* Whether the event is one of a call: its effect's id begins with two numbers, the step and the call's place. */
 static bool of_call(json_t *event, long *step, long *place) {
-  static const char *const types[] = {"effect_started", "effect_completed", "effect_failed", "effect_suspended", "effect_skipped"};
+  static const char *const types[] = {"effect_started", "effect_completed", "effect_failed", "effect_suspended", "effect_skipped", "custom"};
   const char *type = json_string_value(json_object_get(event, "type"));
   const char *id = json_string_value(json_object_get(event, "effect_id"));
   bool effect = false;

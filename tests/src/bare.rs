@@ -366,7 +366,7 @@ impl<'w> Driver<'w> {
         });
         let Some((at_ms, id, effect)) = due.min_by_key(|(at_ms, ..)| *at_ms) else { return false };
         self.now_ms = self.now_ms.max(at_ms);
-        self.feed(&id, Input::RetryDue(effect));
+        self.feed(&id, Input::Due(effect));
         true
     }
 
@@ -465,7 +465,8 @@ impl<'w> Driver<'w> {
         let asked = Asked { input, context: &context, attempt: effect.attempt, resume: effect.resume.as_ref() };
         let (does, reply) = does.reply(asked);
         for custom in does.custom {
-            self.feed(id, Input::Custom { name: custom.name, data: custom.data });
+            let effect_id = effect.effect_id.clone();
+            self.feed(id, Input::Custom { effect_id, name: custom.name, data: custom.data });
         }
         reply
     }

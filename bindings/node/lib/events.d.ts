@@ -29,7 +29,7 @@ export type RunStatus =
   | 'poisoned';
 
 /** What an effect asks. */
-export type EffectKind = 'model' | 'tool' | 'run' | 'call' | 'step' | 'timer';
+export type EffectKind = 'model' | 'tool' | 'run' | 'call' | 'step' | 'timer' | 'group';
 
 /** What a suspended effect waits for. */
 export type PendingKind = 'approval' | 'suspended' | 'client' | 'child' | 'signal';
@@ -142,6 +142,14 @@ export interface HistoryUpto {
   upto: number;
 }
 
+/** What one provider says and only it understands. It goes back to that provider unchanged and in this place. */
+export interface ProviderPart {
+  type: 'provider';
+  provider: string;
+  data: unknown;
+  attached?: boolean;
+}
+
 /** Plain text. */
 export interface TextPart {
   type: 'text';
@@ -169,6 +177,7 @@ export interface ReasoningPart {
   text?: string;
   signature?: string;
   encrypted?: string;
+  provider?: Record<string, unknown>;
 }
 
 /** A wish to call a tool. The arguments are the text the model wrote. */
@@ -179,6 +188,7 @@ export interface ToolCallPart {
   arguments: string;
   provider_id?: string;
   signature?: string;
+  provider?: Record<string, unknown>;
 }
 
 /** What a tool call came to. */
@@ -199,7 +209,15 @@ export interface DataPart {
 }
 
 /** A piece of a message. A part of an unknown type is kept as it came: have a default branch. */
-export type Part = TextPart | ImagePart | FilePart | ReasoningPart | ToolCallPart | ToolResultPart | DataPart;
+export type Part =
+  | ProviderPart
+  | TextPart
+  | ImagePart
+  | FilePart
+  | ReasoningPart
+  | ToolCallPart
+  | ToolResultPart
+  | DataPart;
 
 /**
  * What every event has. Order is (`seq`, `sub`): durable events count `seq`, transient ones count `sub` behind the last
@@ -361,13 +379,18 @@ export interface SignalReceivedEvent extends Envelope {
 /** `state_set`: A value of the run's state changed; null removes it. */
 export interface StateSetEvent extends Envelope {
   type: 'state_set';
+  effect_id?: string;
   key: string;
   value: unknown;
 }
 
-/** `custom`: Durable when asked. Something a host function wants known. */
+/**
+ * `custom`: Durable when asked. Something a host function wants known, and the effect that says it. Kept only while
+ * that effect is under way.
+ */
 export interface CustomEvent extends Envelope {
   type: 'custom';
+  effect_id?: string;
   name: string;
   data: unknown;
   durable?: boolean;

@@ -23,7 +23,7 @@ FOLDER = Path(os.environ.get("LOMUSAI_VECTORS") or Path(__file__).parents[3] / "
 
 # --- Canonical form ---------------------------------------------------------------------------------------------------
 
-_EFFECTS = {"effect_started", "effect_completed", "effect_failed", "effect_suspended", "effect_skipped"}
+_EFFECTS = {"effect_started", "effect_completed", "effect_failed", "effect_suspended", "effect_skipped", "custom"}
 _HOST_WORDED = {
     "tool_failed",
     "tool_result_invalid",
@@ -95,7 +95,7 @@ def effect_key(effect_id: str) -> list[tuple[int, int, str]]:
 
 def call_of(event: dict[str, Any]) -> tuple[int, int] | None:
     """The step of a call event, and the call's place in it."""
-    tokens = event["effect_id"].split(".") if event["type"] in _EFFECTS else []
+    tokens = event.get("effect_id", "").split(".") if event["type"] in _EFFECTS else []
     if len(tokens) < 2 or not all(token.isascii() and token.isdigit() for token in tokens[:2]):
         return None
     return int(tokens[0]), int(tokens[1])

@@ -30,7 +30,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `sqlite` | yes | [`stores::sqlite`]: runs that outlive their process, in one file |
-//! | `compatible` | yes | [`llm::compatible`]: models behind any OpenAI-compatible endpoint |
+//! | `compatible` | yes | [`llm::Provider`]: models behind any OpenAI-compatible endpoint |
 
 pub use lomusai_core::{BoxFuture, Error, Result};
 pub use lomusai_runtime::{
@@ -56,7 +56,7 @@ pub mod function {
 pub mod llm {
     pub use lomusai_core::llm::{EmbeddingProvider, LlmProvider, ModelStream};
     #[cfg(feature = "compatible")]
-    pub use lomusai_llm::compatible;
+    pub use lomusai_llm::{KINDS, Kind, Provider, ProviderConfig, Secret, Timeouts};
     pub use lomusai_wire::{ModelChunk, ModelRequest};
 }
 

@@ -135,6 +135,7 @@ impl MessageBuilder {
                 self.grow(serde_json::to_string(&part).map_or(0, |json| json.len()))?;
                 self.whole(part, emit);
             }
+            ModelChunk::Fields { index, provider, fields } => self.fields(index, provider, fields, emit)?,
             ModelChunk::Metadata { key, value } => {
                 self.metadata.insert(key, value);
             }
@@ -190,6 +191,18 @@ impl MessageBuilder {
         emit: &mut dyn FnMut(EventBody),
     ) -> Result<()> {
         self.grow(text.len() + signature.as_ref().map_or(0, String::len) + encrypted.as_ref().map_or(0, String::len))?;
+        let last = self.parts.len().wrapping_sub(1);
+        if let Some(Building { part: Part::Reasoning(so_far), open: true }) = self.parts.last_mut()
+            && encrypted.is_some()
+        {
+            so_far.text.push_str(&text);
+            (so_far.signature, so_far.encrypted) = (signature, encrypted);
+            if !text.is_empty() {
+                emit(self.delta(last, PartDelta::Text(text)));
+            }
+            self.close_from(last, emit);
+            return Ok(());
+        }
         if encrypted.is_some() {
             let mut part = Reasoning::default();
             (part.text, part.signature, part.encrypted) = (text, signature, encrypted);
@@ -243,6 +256,33 @@ impl MessageBuilder {
         }
         if !arguments.is_empty() {
             emit(self.delta(place, PartDelta::Arguments(arguments)));
+        }
+        Ok(())
+    }
+
+    fn fields(
+        &mut self,
+        index: Option<u32>,
+        provider: String,
+        fields: Map<String, Value>,
+        emit: &mut dyn FnMut(EventBody),
+    ) -> Result<()> {
+        self.grow(serde_json::to_string(&fields).map_or(0, |json| json.len()))?;
+        let place = match index {
+            Some(index) => self.calls.get(&index).copied(),
+            None => self.parts.len().checked_sub(1),
+        };
+        let kept = match place.map(|place| &mut self.parts[place].part) {
+            Some(Part::Reasoning(reasoning)) => reasoning.provider.entry(provider).or_insert_with(|| Map::new().into()),
+            Some(Part::ToolCall(call)) => call.provider.entry(provider).or_insert_with(|| Map::new().into()),
+            Some(Part::Provider { provider: owner, data, attached: true }) if *owner == provider => data,
+            _ => {
+                self.whole(Part::Provider { provider, data: fields.into(), attached: true }, emit);
+                return Ok(());
+            }
+        };
+        if let Value::Object(kept) = kept {
+            kept.extend(fields);
         }
         Ok(())
     }
@@ -325,12 +365,70 @@ impl MessageBuilder {
                 _ => true,
             })
             .collect();
-        if !shown.iter().any(|part| !matches!(part, Part::Reasoning(_))) {
+        if !shown.iter().any(|part| !matches!(part, Part::Reasoning(_) | Part::Provider { .. })) {
             return None;
         }
         let mut message = Message::new(Role::Assistant, shown);
         message.id = Some(self.id);
         message.metadata = self.metadata;
         Some(Answer { message, finish: FinishReason::Other, usage: self.usage })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn fields(index: Option<u32>, fields: Value) -> ModelChunk {
+        let Value::Object(fields) = fields else { panic!("an object") };
+        ModelChunk::Fields { index, provider: "p".into(), fields }
+    }
+
+    fn parts(chunks: Vec<ModelChunk>) -> Value {
+        let mut builder = MessageBuilder::new("m0".into(), 0, u64::MAX);
+        for chunk in chunks {
+            builder.push(chunk, &mut |_| {}).expect("within its bound");
+        }
+        json!(builder.finish().message.parts)
+    }
+
+    #[test]
+    fn fields_stay_with_the_part_they_are_of() {
+        let call = ModelChunk::ToolCallDelta { index: 7, name: Some("add".into()), id: None, arguments: "{}".into() };
+        let thought = ModelChunk::Reasoning { text: "hm".into(), signature: None, encrypted: None };
+        let found = parts(vec![
+            thought,
+            fields(None, json!({"a": 1})),
+            ModelChunk::text("Hello"),
+            call,
+            fields(Some(7), json!({"b": 2})),
+            ModelChunk::text("Bye"),
+            fields(None, json!({"c": 3})),
+            fields(None, json!({"d": 4})),
+        ]);
+        assert_eq!(
+            found,
+            json!([
+                {"type": "reasoning", "text": "hm", "provider": {"p": {"a": 1}}},
+                {"type": "text", "text": "Hello"},
+                {"type": "tool_call", "call_id": "c0.0", "name": "add", "arguments": "{}", "provider": {"p": {"b": 2}}},
+                {"type": "text", "text": "Bye"},
+                {"type": "provider", "provider": "p", "data": {"c": 3, "d": 4}, "attached": true},
+            ])
+        );
+    }
+
+    #[test]
+    fn encrypted_reasoning_joins_what_was_readable_of_it() {
+        let thought = |text: &str, encrypted: Option<&str>| ModelChunk::Reasoning {
+            text: text.into(),
+            signature: None,
+            encrypted: encrypted.map(str::to_owned),
+        };
+        assert_eq!(
+            parts(vec![thought("hm", None), thought("", Some("x")), thought("", Some("y"))]),
+            json!([{"type": "reasoning", "text": "hm", "encrypted": "x"}, {"type": "reasoning", "encrypted": "y"}])
+        );
     }
 }

@@ -149,6 +149,8 @@ pub enum Input {
     Recover,
     /// A component says something for the journal.
     Custom {
+        /// The effect it serves.
+        effect_id: EffectId,
         /// What it is.
         name: String,
         /// The value.

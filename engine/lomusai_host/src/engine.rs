@@ -137,10 +137,11 @@ impl HostEngine {
         self.engine()?.register_provider(name, HostProvider(callable))
     }
 
-    /// Registers a provider that comes with the engine: `{"type": "scripted", "script": …}`, or `{"type": "compatible", "base_url": …, …}`.
+    /// Registers a provider that comes with the engine: `{"type": "scripted", "script": …}`, or one of a kind of
+    /// [`KINDS`](lomusai::llm::KINDS) with its settings: `{"type": "compatible", "base_url": …, …}`.
     ///
     /// # Errors
-    /// `json_invalid`, `argument_invalid`, `name_invalid`, `name_taken`, and what the provider says of its settings.
+    /// `json_invalid`, `provider_unknown`, `argument_invalid`, `name_invalid`, `name_taken`, and what the provider says of its settings.
     pub fn register_builtin_provider(&self, name: &str, config: &str) -> Result<()> {
         let engine = self.engine()?;
         let mut fields: serde_json::Map<String, Value> = read("the provider's settings", config)?;
@@ -152,14 +153,15 @@ impl HostEngine {
             "scripted" => {
                 engine.register_provider(name, ScriptedModel::from_value(fields.remove("script").unwrap_or_default())?)
             }
-            "compatible" => {
-                let config = serde_json::from_value(Value::Object(fields)).map_err(wrong)?;
-                engine.register_provider(name, lomusai::llm::compatible::Compatible::new(config)?)
+            "" => {
+                let message =
+                    format!("the settings of provider `{name}` have no `type`: `scripted`, or a kind such as `openai`");
+                Err(Error::new(codes::ARGUMENT_INVALID, message))
             }
-            other => Err(Error::new(
-                codes::ARGUMENT_INVALID,
-                format!("provider `{name}`: `type` must be `scripted` or `compatible`, was `{other}`"),
-            )),
+            kind => {
+                let config = serde_json::from_value(Value::Object(fields)).map_err(wrong)?;
+                engine.register_provider(name, lomusai::llm::Provider::new(kind, config)?)
+            }
         }
     }
 

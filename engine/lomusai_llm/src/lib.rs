@@ -1,16 +1,31 @@
-//! Model providers of Lomusai. Each is a folder of one shape and a feature of its own: `config.rs` (what it is told),
-//! `request.rs` (our words into theirs), `response/` (their stream into ours, without I/O), `errors.rs` (what went wrong).
+//! Model providers of Lomusai. [`Provider::new`] makes one of the [`KINDS`], by its name.
 //!
-//! | feature | provider |
-//! |---|---|
-//! | `compatible` | [`compatible::Compatible`]: any server that speaks OpenAI's Chat Completions |
-//!
-//! `http/` holds what they share: the client, server-sent events, and the meaning of a status.
+//! A wire is a protocol, and a folder of one shape: `mod.rs` (whom it reaches), `request.rs` (our words into theirs), `response.rs` (their
+//! answer into ours, without I/O). A provider is a row of [`KINDS`]: an address, a key, and a wire. `http/` holds what all share: the
+//! client, the framings of streams, and the meaning of a status.
 
-#[cfg(feature = "compatible")]
-pub mod compatible;
+#[cfg(feature = "_http")]
+mod config;
 #[cfg(feature = "_http")]
 mod http;
+#[cfg(feature = "_http")]
+mod kinds;
+#[cfg(feature = "_openai_chat")]
+mod openai_chat;
+#[cfg(feature = "_http")]
+mod provider;
+// For the recorded traffic, which is replayed without a network. Not part of the API.
+#[cfg(feature = "_http")]
+#[doc(hidden)]
+pub mod replay;
 mod secret;
+#[cfg(feature = "_http")]
+mod wire;
 
+#[cfg(feature = "_http")]
+pub use config::{ProviderConfig, Timeouts};
+#[cfg(feature = "_http")]
+pub use kinds::{KINDS, Kind};
+#[cfg(feature = "_http")]
+pub use provider::Provider;
 pub use secret::Secret;

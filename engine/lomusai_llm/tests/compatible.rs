@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use lomusai_core::component::CallContext;
 use lomusai_core::llm::{Answer, LlmProvider};
 use lomusai_core::{Error, Result};
-use lomusai_llm::compatible::{Compatible, CompatibleConfig};
+use lomusai_llm::{Provider, ProviderConfig};
 use lomusai_wire::{FinishReason, Message, ModelChunk, ModelRequest};
 use serde_json::json;
 use server::{STREAM, answering, response, serve, serve_wrapped};
@@ -29,8 +29,8 @@ data: [DONE]
 
 "#;
 
-fn config(port: u16) -> CompatibleConfig {
-    let mut config = CompatibleConfig::new(format!("http://127.0.0.1:{port}/v1"));
+fn config(port: u16) -> ProviderConfig {
+    let mut config = ProviderConfig::new(format!("http://127.0.0.1:{port}/v1"));
     // Whatever proxy this machine is behind, it does not lead to this machine.
     config.proxy = Some("none".into());
     config.api_key = Some(KEY.into());
@@ -48,8 +48,8 @@ fn context() -> CallContext {
     CallContext::new("r".into(), "1".into())
 }
 
-async fn ask(config: CompatibleConfig) -> Result<Answer> {
-    Compatible::new(config)?.generate(context(), request()).await
+async fn ask(config: ProviderConfig) -> Result<Answer> {
+    Provider::new("compatible", config)?.generate(context(), request()).await
 }
 
 async fn refused(answer: impl Into<Vec<u8>>) -> Error {
@@ -75,7 +75,7 @@ async fn a_stream_is_asked_for_and_read() {
     })
     .await;
     let mut config = config(port);
-    config.base_url += "/?api-version=1";
+    config.base_url = config.base_url.map(|url| url + "/?api-version=1");
     config.headers =
         [("X-Team", "blue"), ("User-Agent", "mine")].map(|(name, value)| (name.into(), value.into())).into();
     assert_hello(ask(config).await);
@@ -111,7 +111,7 @@ async fn chunks_come_as_the_server_sends_them() {
         }
     })
     .await;
-    let provider = Compatible::new(config(port)).unwrap();
+    let provider = Provider::new("compatible", config(port)).unwrap();
     let mut stream = provider.stream(context(), request()).await.unwrap();
     assert_eq!(stream.next().await.unwrap().unwrap(), ModelChunk::text("Hel"));
     go.send(()).unwrap();
@@ -145,7 +145,7 @@ async fn a_connection_is_used_again() {
         }
     })
     .await;
-    let provider = Compatible::new(config(port)).unwrap();
+    let provider = Provider::new("compatible", config(port)).unwrap();
     for _ in 0..3 {
         assert_hello(provider.generate(context(), request()).await);
     }
@@ -182,11 +182,12 @@ async fn statuses_have_codes() {
     ] {
         let error = refused(response(status, "x-request-id: q1\r\n", body)).await;
         assert_eq!((error.code(), error.is_retryable()), (code, retryable), "{status}");
-        assert!(error.body().message.ends_with(&format!("answered {}: no such thing", &status[..3])), "{error}");
+        assert!(error.body().message.contains(&format!("answered {}: no such thing", &status[..3])), "{error}");
         let details = serde_json::to_value(&error.body().details).unwrap();
         assert_eq!(
             details,
-            json!({"status": status[..3].parse::<u16>().unwrap(), "provider_code": "c", "request_id": "q1"})
+            json!({"status": status[..3].parse::<u16>().unwrap(), "provider_code": "c", "request_id": "q1",
+                "provider": "compatible", "model": "m"})
         );
     }
 }
@@ -231,7 +232,7 @@ async fn a_cut_stream_is_told_after_what_it_said() {
         format!("{STREAM}{said}data: {{\"cho"),
         format!("{STREAM}{said}"),
     ] {
-        let provider = Compatible::new(config(answering(cut).await)).unwrap();
+        let provider = Provider::new("compatible", config(answering(cut).await)).unwrap();
         let mut stream = provider.stream(context(), request()).await.unwrap();
         assert_eq!(stream.next().await.unwrap().unwrap(), ModelChunk::text("Hel"));
         assert_eq!(stream.next().await.unwrap().unwrap_err().code(), "stream_truncated");
@@ -313,7 +314,7 @@ async fn waiting(said: &'static str) -> (u16, mpsc::Receiver<&'static str>) {
 #[tokio::test]
 async fn cancelling_closes_the_connection_while_the_head_is_awaited() {
     let (port, mut told) = waiting("").await;
-    let (context, provider) = (context(), Compatible::new(config(port)).unwrap());
+    let (context, provider) = (context(), Provider::new("compatible", config(port)).unwrap());
     let cancel = context.cancel.clone();
     let asking = tokio::spawn(async move { provider.stream(context, request()).await.map(|_| ()) });
     assert_eq!(told.recv().await, Some("asked"));
@@ -327,7 +328,7 @@ async fn cancelling_ends_a_stream_and_dropping_it_closes_the_connection() {
     const SAID: &str = "HTTP/1.1 200 OK\r\n\r\ndata: {\"choices\":[{\"delta\":{\"content\":\"Hel\"}}]}\n\n";
     for cancelled in [false, true] {
         let (port, mut told) = waiting(SAID).await;
-        let (context, provider) = (context(), Compatible::new(config(port)).unwrap());
+        let (context, provider) = (context(), Provider::new("compatible", config(port)).unwrap());
         let cancel = context.cancel.clone();
         let mut stream = provider.stream(context, request()).await.unwrap();
         assert_eq!(stream.next().await.unwrap().unwrap(), ModelChunk::text("Hel"));
@@ -348,7 +349,7 @@ async fn an_unreachable_server_is_named_and_the_key_is_not() {
         listener.local_addr().unwrap().port()
     };
     let mut config = config(closed);
-    config.base_url += "?token=hidden";
+    config.base_url = config.base_url.map(|url| url + "?token=hidden");
     let error = ask(config).await.unwrap_err();
     assert_eq!((error.code(), error.is_retryable()), ("provider_unreachable", true));
     assert!(error.to_string().contains(&format!("127.0.0.1:{closed}")), "{error}");
@@ -357,17 +358,17 @@ async fn an_unreachable_server_is_named_and_the_key_is_not() {
 
 #[test]
 fn without_a_runtime_there_is_an_error_and_no_panic() {
-    let provider = Compatible::new(config(1)).unwrap();
+    let provider = Provider::new("compatible", config(1)).unwrap();
     let asked = lomusai_core::testing::block_on(provider.stream(context(), request()));
     assert_eq!(asked.map(|_| ()).unwrap_err().code(), "unsupported");
 }
 
 #[test]
 fn settings_are_checked_and_named() {
-    let broken = |change: &dyn Fn(&mut CompatibleConfig)| {
+    let broken = |change: &dyn Fn(&mut ProviderConfig)| {
         let mut config = config(1);
         change(&mut config);
-        let error = Compatible::new(config).unwrap_err();
+        let error = Provider::new("compatible", config).unwrap_err();
         assert_eq!(error.code(), "argument_invalid");
         error.to_string()
     };
@@ -377,10 +378,10 @@ fn settings_are_checked_and_named() {
         ("http://", "base_url"),
         ("https://me:pass@api.example", "user name"),
     ] {
-        let error = broken(&|config| config.base_url = url.into());
+        let error = broken(&|config| config.base_url = Some(url.into()));
         assert!(error.contains(named) && !error.contains("pass@"), "{error}");
     }
-    let unset = |config: &mut CompatibleConfig| {
+    let unset = |config: &mut ProviderConfig| {
         (config.api_key, config.api_key_env) = (None, Some("LOMUSAI_TEST_NO_SUCH_KEY".into()));
     };
     assert!(broken(&unset).contains("LOMUSAI_TEST_NO_SUCH_KEY"));
@@ -395,17 +396,17 @@ fn settings_are_checked_and_named() {
 
 #[test]
 fn settings_are_read_from_json_and_hide_their_secrets() {
-    let config: CompatibleConfig = serde_json::from_value(json!({
+    let config: ProviderConfig = serde_json::from_value(json!({
         "base_url": "https://api.example/v1", "api_key": KEY, "headers": {"x-key": "hidden-header"},
         "proxy": "http://me:hidden-pass@proxy.example", "timeouts": {"idle_ms": 7},
     }))
     .unwrap();
     assert_eq!((config.timeouts.connect_ms, config.timeouts.idle_ms), (10_000, 7));
-    let provider = Compatible::new(config.clone()).unwrap();
+    let provider = Provider::new("compatible", config.clone()).unwrap();
     let shown = format!("{config:?} {provider:?}");
     assert!(!shown.contains(KEY) && !shown.contains("hidden"), "{shown}");
     let unknown = json!({"base_url": "https://api.example/v1", "organisation": "x"});
-    assert!(serde_json::from_value::<CompatibleConfig>(unknown).is_err());
+    assert!(serde_json::from_value::<ProviderConfig>(unknown).is_err());
 }
 
 #[tokio::test]
@@ -437,7 +438,7 @@ async fn a_proxy_gets_the_whole_address() {
         }
     })
     .await;
-    let mut config = CompatibleConfig::new("http://model.invalid/v1/");
+    let mut config = ProviderConfig::new("http://model.invalid/v1/");
     config.proxy = Some(format!("http://me:pass@127.0.0.1:{port}").into());
     assert_hello(ask(config).await);
     let request = told.recv().await.unwrap();
@@ -473,9 +474,9 @@ async fn a_private_authority_is_trusted_where_it_is_named() {
     .await;
 
     let mut config = config(port);
-    config.base_url = format!("https://localhost:{port}/v1");
+    config.base_url = Some(format!("https://localhost:{port}/v1"));
     // Some machines have no authorities at all; then a provider over TLS says so at once.
-    match Compatible::new(config.clone()) {
+    match Provider::new("compatible", config.clone()) {
         Ok(stranger) => {
             let error = stranger.generate(context(), request()).await.unwrap_err();
             assert_eq!(error.code(), "provider_unreachable");

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use decoder::{answer, chunks};
 use lomusai_core::component::CallContext;
 use lomusai_core::llm::{Answer, LlmProvider};
-use lomusai_llm::compatible::{Compatible, CompatibleConfig};
+use lomusai_llm::{Provider, ProviderConfig};
 use lomusai_wire::{Message, ModelRequest, Part, ToolCall};
 use serde_json::{Value, json};
 
@@ -146,12 +146,12 @@ async fn error_differs(exchange: &Exchange) -> Result<(), String> {
     let headers: String = exchange.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let body = String::from_utf8(exchange.body.clone()).unwrap();
     let port = server::answering(server::response(&format!("{} Recorded", exchange.status), &headers, &body)).await;
-    let mut config = CompatibleConfig::new(format!("http://127.0.0.1:{port}"));
+    let mut config = ProviderConfig::new(format!("http://127.0.0.1:{port}"));
     config.proxy = Some("none".into());
     let mut request = ModelRequest::default();
     request.messages = vec![Message::user("hi").into()];
     let context = CallContext::new("r".into(), "1".into());
-    let error = Compatible::new(config).unwrap().generate(context, request.into()).await.unwrap_err();
+    let error = Provider::new("compatible", config).unwrap().generate(context, request.into()).await.unwrap_err();
 
     let expected = &exchange.expected["error"];
     let kind = match exchange.status {

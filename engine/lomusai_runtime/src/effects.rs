@@ -6,20 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
-use lomusai_core::agent::{ChildOutcome, Effect, EffectInput, Input, ModelOutcome};
 use lomusai_core::cancel::CancelToken;
 use lomusai_core::component::{CallContext, Emit, Function};
 use lomusai_core::llm::{MessageBuilder, truncated};
+use lomusai_core::machine::{ChildOutcome, Effect, EffectInput, Input, ModelOutcome};
 use lomusai_core::partial_json::parse_partial;
 use lomusai_core::{BoxFuture, Error, Result, transcript};
 use lomusai_wire::{
-    EffectId, EffectKind, EventBody, ModelChunk, ModelRequest, Outcome, Part, PartDelta, RunId, RunStatus, codes,
+    EffectId, EffectKind, EventBody, ModelChunk, ModelRequest, Outcome, Part, PartDelta, RunId, RunStatus,
+    StartRequest, WorkflowRequest, codes,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::inner::Inner;
-use crate::run::{Live, Msg, RunResult};
+use crate::run::{Child, Live, Msg, RunResult};
 
 /// Begins an effect. The future gives the input that tells the machine how it ended.
 pub(crate) fn carry_out(
@@ -58,13 +59,25 @@ pub(crate) fn carry_out(
                 .await;
             Input::Tool(id, result)
         }),
-        EffectInput::Run { run_id, prompt } => Box::pin(async move {
-            let outcome = match engine.child(&live, &id, &component, prompt, run_id.clone()).await {
-                Ok(child) => wait_for_child(&child, &context.cancel).await,
-                Err(error) => failed_child(error),
-            };
-            Input::Child(id, outcome)
+        EffectInput::Step { input, state } => Box::pin(async move {
+            context.state = state;
+            let limit = Limit { kind: EffectKind::Step, name: &component, timeout_ms, cancel: context.cancel.clone() };
+            let result = limit
+                .hold(async {
+                    let step = engine.registry.step(&component)?;
+                    step.call(context, input).await
+                })
+                .await;
+            Input::Step(id, result)
         }),
+        EffectInput::Run { run_id, prompt } => {
+            let child = Child::Agent(StartRequest::new(component, prompt));
+            Box::pin(run_child(engine, live, id, child, run_id, context.cancel))
+        }
+        EffectInput::Workflow { run_id, input } => {
+            let child = Child::Workflow(WorkflowRequest::new(component, input));
+            Box::pin(run_child(engine, live, id, child, run_id, context.cancel))
+        }
         EffectInput::Call { input } => Box::pin(async move {
             let limit = Limit { kind: EffectKind::Call, name: &component, timeout_ms, cancel: context.cancel.clone() };
             let result = limit
@@ -80,6 +93,22 @@ pub(crate) fn carry_out(
             Input::Call(id, Err(Error::new(codes::UNSUPPORTED, "this engine cannot carry out the effect")))
         }),
     }
+}
+
+/// Starts a child run, or finds the one that an earlier attempt started, and waits for it.
+async fn run_child(
+    engine: Arc<Inner>,
+    live: Arc<Live>,
+    id: EffectId,
+    child: Child,
+    run_id: RunId,
+    cancel: CancelToken,
+) -> Input {
+    let outcome = match engine.child(&live, &id, child, run_id).await {
+        Ok(child) => wait_for_child(&child, &cancel).await,
+        Err(error) => failed_child(error),
+    };
+    Input::Child(id, outcome)
 }
 
 /// Waits for a child that is at work again, or reads how it ended.
@@ -166,6 +195,7 @@ impl Limit<'_> {
         match self.kind {
             EffectKind::Model => "provider",
             EffectKind::Tool => "tool",
+            EffectKind::Step => "step",
             _ => "function",
         }
     }
@@ -174,6 +204,7 @@ impl Limit<'_> {
         let code = match self.kind {
             EffectKind::Model => codes::MODEL_TIMEOUT,
             EffectKind::Tool => codes::TOOL_TIMEOUT,
+            EffectKind::Step => codes::STEP_TIMEOUT,
             _ => codes::FUNCTION_TIMEOUT,
         };
         let word = self.word();

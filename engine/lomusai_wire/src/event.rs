@@ -303,6 +303,9 @@ pub enum EventBody {
     },
     /// A value of the run's state changed.
     StateSet {
+        /// The effect that set it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        effect_id: Option<EffectId>,
         /// Its name.
         key: String,
         /// Its value; null removes it.
@@ -310,6 +313,9 @@ pub enum EventBody {
     },
     /// Something a host function wants known. Durable when it asked for that.
     Custom {
+        /// The effect that says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        effect_id: Option<EffectId>,
         /// What it is.
         name: String,
         /// The value.
@@ -405,7 +411,7 @@ impl EventBody {
         }
     }
 
-    /// The effect the event is about.
+    /// The effect the event is about, or comes from.
     pub fn effect_id(&self) -> Option<&EffectId> {
         match self {
             Self::EffectStarted { effect_id, .. }
@@ -414,6 +420,7 @@ impl EventBody {
             | Self::EffectSkipped { effect_id, .. }
             | Self::EffectProgress { effect_id, .. } => Some(effect_id),
             Self::EffectSuspended { pending } => Some(&pending.effect_id),
+            Self::Custom { effect_id, .. } | Self::StateSet { effect_id, .. } => effect_id.as_ref(),
             _ => None,
         }
     }

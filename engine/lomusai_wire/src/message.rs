@@ -128,6 +128,9 @@ pub struct Reasoning {
     /// Encrypted or redacted reasoning, to be sent back unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encrypted: Option<String>,
+    /// Further fields that the provider wants back with it, unchanged, under the provider's name.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub provider: Map<String, Value>,
 }
 
 /// A model's wish to call a tool.
@@ -146,6 +149,9 @@ pub struct ToolCall {
     /// A signature the provider wants back with the call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,
+    /// Further fields that the provider wants back with it, unchanged, under the provider's name.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub provider: Map<String, Value>,
 }
 
 impl ToolCall {
@@ -157,6 +163,7 @@ impl ToolCall {
             arguments: arguments.into(),
             provider_id: None,
             signature: None,
+            provider: Map::new(),
         }
     }
 }
@@ -251,6 +258,16 @@ pub enum Part {
         /// The value.
         data: Value,
     },
+    /// `provider`: what one provider says and only it understands. It goes back to that provider unchanged and in this place; other
+    /// providers are not told.
+    Provider {
+        /// The provider's name.
+        provider: String,
+        /// Its own words.
+        data: Value,
+        /// Whether `data` is no piece of its own but fields of the part before it: of a text, or of what a user sends.
+        attached: bool,
+    },
     /// Anything else, kept as it came: the whole object, its `type` included.
     Unknown(Map<String, Value>),
 }
@@ -296,9 +313,23 @@ enum WirePart {
         /// The value.
         data: Value,
     },
+    /// What one provider says and only it understands: goes back to it unchanged and in this place.
+    Provider {
+        /// The provider's name.
+        provider: String,
+        /// Its own words.
+        data: Value,
+        /// Whether `data` is no piece of its own but fields of the part before it.
+        #[serde(default, skip_serializing_if = "is_false")]
+        attached: bool,
+    },
 }
 
-const KNOWN_PARTS: [&str; 7] = ["text", "image", "file", "reasoning", "tool_call", "tool_result", "data"];
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+const KNOWN_PARTS: [&str; 8] = ["text", "image", "file", "reasoning", "tool_call", "tool_result", "data", "provider"];
 
 impl Part {
     /// A text part.
@@ -321,6 +352,7 @@ impl Part {
             Self::ToolCall(_) => "tool_call",
             Self::ToolResult(_) => "tool_result",
             Self::Data { .. } => "data",
+            Self::Provider { .. } => "provider",
             Self::Unknown(object) => object.get("type").and_then(Value::as_str).unwrap_or("unknown"),
         }
     }
@@ -354,6 +386,12 @@ impl Serialize for Part {
                 name: &'a str,
                 data: &'a Value,
             },
+            Provider {
+                provider: &'a str,
+                data: &'a Value,
+                #[serde(skip_serializing_if = "is_false")]
+                attached: bool,
+            },
         }
         match self {
             Self::Text(text) => Borrowed::Text { text },
@@ -363,6 +401,7 @@ impl Serialize for Part {
             Self::ToolCall(call) => Borrowed::ToolCall(call),
             Self::ToolResult(result) => Borrowed::ToolResult(result),
             Self::Data { name, data } => Borrowed::Data { name, data },
+            Self::Provider { provider, data, attached } => Borrowed::Provider { provider, data, attached: *attached },
             Self::Unknown(object) => return object.serialize(serializer),
         }
         .serialize(serializer)
@@ -386,6 +425,7 @@ impl<'de> Deserialize<'de> for Part {
             WirePart::ToolCall(call) => Self::ToolCall(call),
             WirePart::ToolResult(result) => Self::ToolResult(result),
             WirePart::Data { name, data } => Self::Data { name, data },
+            WirePart::Provider { provider, data, attached } => Self::Provider { provider, data, attached },
         })
     }
 }

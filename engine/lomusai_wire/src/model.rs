@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{Message, ModelSettings, OutputSpec, Part, RawJson, ToolChoice, Usage};
 
@@ -87,7 +87,7 @@ pub enum ModelChunk {
         /// The provider's proof over the reasoning so far; ends the reasoning part.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         signature: Option<String>,
-        /// Encrypted reasoning; a part of its own.
+        /// Encrypted reasoning: ends the reasoning part that is open, or is a part of its own.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         encrypted: Option<String>,
     },
@@ -123,6 +123,17 @@ pub enum ModelChunk {
     Part {
         /// The part.
         part: Part,
+    },
+    /// Fields that the provider wants back with the last part, or with a call. Kept with the reasoning or the call itself, and
+    /// for any other part in a `provider` part after it.
+    Fields {
+        /// The call of this index; absent for the last part.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        index: Option<u32>,
+        /// The provider's name.
+        provider: String,
+        /// The fields, added to those before.
+        fields: Map<String, Value>,
     },
     /// Facts about the whole answer, kept in the message's metadata.
     Metadata {

@@ -3,7 +3,14 @@
 
 const { createHash } = require('node:crypto');
 
-const EFFECT_EVENTS = new Set(['effect_started', 'effect_completed', 'effect_failed', 'effect_suspended', 'effect_skipped']);
+const EFFECT_EVENTS = new Set([
+  'effect_started',
+  'effect_completed',
+  'effect_failed',
+  'effect_suspended',
+  'effect_skipped',
+  'custom',
+]);
 const HOST_WORDED = new Set([
   'tool_failed',
   'tool_result_invalid',

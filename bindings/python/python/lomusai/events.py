@@ -30,7 +30,7 @@ RunStatus: TypeAlias = Literal[
     "poisoned",
 ]
 """Where a run stands."""
-EffectKind: TypeAlias = Literal["model", "tool", "run", "call", "step", "timer"]
+EffectKind: TypeAlias = Literal["model", "tool", "run", "call", "step", "timer", "group"]
 """What an effect asks."""
 PendingKind: TypeAlias = Literal["approval", "suspended", "client", "child", "signal"]
 """What a suspended effect waits for."""
@@ -164,6 +164,18 @@ class HistoryUpto(TypedDict):
     upto: int
 
 
+class _ProviderPart(TypedDict):
+    type: Literal["provider"]
+    provider: str
+    data: Any
+
+
+class ProviderPart(_ProviderPart, total=False):
+    """What one provider says and only it understands. It goes back to that provider unchanged and in this place."""
+
+    attached: bool
+
+
 class TextPart(TypedDict):
     """Plain text."""
 
@@ -204,6 +216,7 @@ class ReasoningPart(_ReasoningPart, total=False):
     text: str
     signature: str
     encrypted: str
+    provider: dict[str, Any]
 
 
 class _ToolCallPart(TypedDict):
@@ -218,6 +231,7 @@ class ToolCallPart(_ToolCallPart, total=False):
 
     provider_id: str
     signature: str
+    provider: dict[str, Any]
 
 
 class _ToolResultPart(TypedDict):
@@ -242,7 +256,16 @@ class DataPart(TypedDict):
     data: Any
 
 
-Part: TypeAlias = Union[TextPart, ImagePart, FilePart, ReasoningPart, ToolCallPart, ToolResultPart, DataPart]
+Part: TypeAlias = Union[
+    ProviderPart,
+    TextPart,
+    ImagePart,
+    FilePart,
+    ReasoningPart,
+    ToolCallPart,
+    ToolResultPart,
+    DataPart,
+]
 """A piece of a message. One of an unknown type is kept as it came."""
 
 
@@ -452,12 +475,16 @@ class SignalReceivedEvent(_SignalReceivedEvent, total=False):
     data: Any
 
 
-class StateSetEvent(Envelope):
-    """`state_set`: A value of the run's state changed; null removes it."""
-
+class _StateSetEvent(Envelope):
     type: Literal["state_set"]
     key: str
     value: Any
+
+
+class StateSetEvent(_StateSetEvent, total=False):
+    """`state_set`: A value of the run's state changed; null removes it."""
+
+    effect_id: str
 
 
 class _CustomEvent(Envelope):
@@ -467,8 +494,11 @@ class _CustomEvent(Envelope):
 
 
 class CustomEvent(_CustomEvent, total=False):
-    """`custom`: Durable when asked. Something a host function wants known."""
+    """`custom`: Durable when asked. Something a host function wants known, and the effect that says it. Kept only while
+    that effect is under way.
+    """
 
+    effect_id: str
     durable: bool
 
 
@@ -561,6 +591,7 @@ __all__ = [
     "PartStartedEvent",
     "Pending",
     "PendingKind",
+    "ProviderPart",
     "ReasoningPart",
     "Role",
     "RunCancellingEvent",

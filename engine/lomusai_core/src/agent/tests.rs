@@ -32,7 +32,18 @@ fn an_answer_after_the_end_means_nothing() {
     for late in [Input::GraceOver, Input::Recover, Input::Due("1.0".into()), Input::Fail(timeout())] {
         assert_eq!(run.input(late), []);
     }
-    assert_eq!(run.input(Input::Custom { name: "n".into(), data: json!(1) }), []);
+    assert_eq!(run.input(custom("1.0", json!(1))), []);
+}
+
+#[test]
+fn a_tool_is_heard_while_it_works_and_not_afterwards() {
+    let mut run = Case::new(json!({"tools": ["a", "b"]})).calls(&["a", "b"]);
+    assert!(
+        matches!(&run.input(custom("1.1", json!(1)))[..], [EventBody::Custom { effect_id: Some(id), .. }] if id.as_str() == "1.1")
+    );
+    run.tool("1.1", Ok(json!(2)));
+    assert_eq!(run.input(custom("1.1", json!(3))), [], "it has answered");
+    assert_eq!(run.input(custom("7.3", json!(4))), [], "it never was");
 }
 
 #[test]
@@ -282,13 +293,18 @@ fn large_integers_of_context_and_custom_events_are_journaled_as_text() {
     let mut run = Case::started(json!({}), start);
     let Some(EventBody::RunStarted { context, .. }) = run.journal.first() else { panic!("it started") };
     assert_eq!(context["id"], json!("9007199254740993"));
-    let events = run.input(Input::Custom { name: "n".into(), data: json!([-9_007_199_254_740_993_i64]) });
-    assert_eq!(events, [EventBody::Custom { name: "n".into(), data: json!(["-9007199254740993"]), durable: true }]);
+    let events = run.input(custom("1.model", json!([-9_007_199_254_740_993_i64])));
+    let [EventBody::Custom { data, .. }] = &events[..] else { panic!("it is heard: {events:?}") };
+    assert_eq!(*data, json!(["-9007199254740993"]));
 }
 
 // --- A run driven by hand --------------------------------------------------------------------------------------------
 
 const NOW: u64 = 1_000_000;
+
+fn custom(effect_id: &str, data: Value) -> Input {
+    Input::Custom { effect_id: effect_id.into(), name: "n".into(), data }
+}
 
 /// A started run, its journal, and what it asked last.
 struct Case {

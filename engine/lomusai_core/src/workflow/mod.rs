@@ -29,11 +29,13 @@
 //! [`WorkflowMachine::handle`] turns an input into events and [`WorkflowMachine::advance`] derives what follows; only
 //! [`WorkflowMachine::apply`] changes state. Effect ids are paths of step ids and places: `charge`, `items.3.price`, `poll.0.until`.
 
+mod difference;
 mod expression;
 mod machine;
 mod mapping;
 mod plan;
 mod state;
 
+pub use difference::difference;
 pub use machine::{Start, WorkflowMachine};
 pub use plan::{Needed, WorkflowPlan};

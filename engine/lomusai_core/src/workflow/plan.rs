@@ -54,8 +54,6 @@ pub(super) struct Scope {
     /// Those that nothing comes after.
     pub(super) last: Vec<usize>,
     pub(super) output: Option<Made>,
-    /// The step that these are in: its scope and its place there.
-    pub(super) parent: Option<(usize, usize)>,
 }
 
 #[derive(Debug)]
@@ -239,12 +237,11 @@ impl<'s> Builder<'s> {
         &mut self,
         steps: &'s [StepSpec],
         output: Option<&'s lomusai_wire::Mapping>,
-        around: Option<(&Around<'_>, (usize, usize))>,
+        outer: Option<&Around<'_>>,
     ) -> Result<usize> {
         let name = &self.spec.name;
         let place = self.scopes.len();
         self.scopes.push(None);
-        let outer = around.as_ref().map(|(around, _)| *around);
         let inside = outer.map(|around| &around.nodes[around.here].id);
         if steps.is_empty() {
             let what =
@@ -280,7 +277,6 @@ impl<'s> Builder<'s> {
             let action = self.action(
                 step,
                 &sight,
-                (place, node),
                 Around {
                     nodes: steps,
                     behind: &behind,
@@ -306,7 +302,7 @@ impl<'s> Builder<'s> {
             return Err(sight.invalid("cannot be an expression: put a `map` step there"));
         }
         self.check_types(steps, &after)?;
-        self.scopes[place] = Some(Scope { nodes, by_id, last, output, parent: around.map(|(_, parent)| parent) });
+        self.scopes[place] = Some(Scope { nodes, by_id, last, output });
         Ok(place)
     }
 
@@ -439,13 +435,7 @@ impl<'s> Builder<'s> {
         })
     }
 
-    fn action(
-        &mut self,
-        step: &'s StepSpec,
-        sight: &Sight<'_>,
-        place: (usize, usize),
-        around: Around<'_>,
-    ) -> Result<Does> {
+    fn action(&mut self, step: &'s StepSpec, sight: &Sight<'_>, around: Around<'_>) -> Result<Does> {
         let made = |mapping| Made::compile(mapping, sight);
         let named = |what: &str, name: &String| check_name(what, name).map(|()| name.clone());
         Ok(match &step.run {
@@ -472,7 +462,7 @@ impl<'s> Builder<'s> {
                 if foreach.concurrency == Some(0) {
                     return Err(self.invalid(&step.id, "has `concurrency` 0: it must be at least 1"));
                 }
-                let scope = self.scope(&foreach.steps, foreach.output.as_ref(), Some((&around, place)))?;
+                let scope = self.scope(&foreach.steps, foreach.output.as_ref(), Some(&around))?;
                 Does::Foreach { scope, concurrency: foreach.concurrency.unwrap_or(1) as usize }
             }
             Action::Loop(repeat) => {
@@ -485,7 +475,7 @@ impl<'s> Builder<'s> {
                 if repeat.max == Some(0) {
                     return Err(self.invalid(&step.id, "has `max` 0: it must be at least 1"));
                 }
-                let scope = self.scope(&repeat.steps, repeat.output.as_ref(), Some((&around, place)))?;
+                let scope = self.scope(&repeat.steps, repeat.output.as_ref(), Some(&around))?;
                 let (in_foreach, _) = within(Some(&around));
                 let inside = Sight {
                     workflow: sight.workflow,

@@ -10,16 +10,19 @@ use reqwest::header::HeaderMap;
 
 use super::failure;
 use crate::Secret;
+use crate::wire::Post;
 
 /// Where requests go and what goes with each.
 pub(crate) struct Endpoint {
     pub(crate) client: reqwest::Client,
-    pub(crate) url: Url,
+    pub(crate) base_url: Url,
     pub(crate) headers: HeaderMap,
     /// What must not show in an error, should the server quote it.
     pub(crate) secrets: Vec<Secret>,
     /// Longest wait for the head of an answer, and for each piece of it.
     pub(crate) idle: Duration,
+    /// Most bytes of one answer.
+    pub(crate) bytes_max: u64,
 }
 
 /// An answer whose head has come. Dropping it closes the connection.
@@ -28,22 +31,34 @@ pub(crate) struct Reply {
     cancelled: Cancelled,
     host: String,
     idle: Duration,
+    bytes: u64,
+    bytes_max: u64,
 }
 
 impl Endpoint {
-    /// Sends a body and waits for the head of the answer. Dropping the future ends the request.
-    pub(crate) async fn post(&self, body: Vec<u8>, cancel: &CancelToken) -> Result<Reply> {
+    /// Posts, and waits for the head of the answer. Dropping the future ends the request.
+    pub(crate) async fn post(&self, post: Post, cancel: &CancelToken) -> Result<Reply> {
         // Checked here, since hyper would panic. Async hosts without tokio are real.
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(Error::new(codes::UNSUPPORTED, "a provider over HTTP must be called within a tokio runtime"));
         }
         let host = self.host();
         let mut cancelled = cancel.cancelled();
-        let sending = self.client.post(self.url.clone()).headers(self.headers.clone()).body(body).send();
+        let url = self.url(&post);
+        let sending = self.client.post(url).headers(self.headers.clone()).body(post.body).send();
         let response = within(self.idle, &host, &mut cancelled, sending)
             .await?
             .map_err(|error| failure::of_transport(&host, error))?;
-        Ok(Reply { response, cancelled, host, idle: self.idle })
+        Ok(Reply { response, cancelled, host, idle: self.idle, bytes: 0, bytes_max: self.bytes_max })
+    }
+
+    fn url(&self, post: &Post) -> Url {
+        let mut url = self.base_url.clone();
+        url.path_segments_mut().expect("an http address has a path").pop_if_empty().extend(&post.path);
+        if !post.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(post.query);
+        }
+        url
     }
 
     /// The error without any secret that the server may have quoted.
@@ -61,8 +76,8 @@ impl Endpoint {
     }
 
     fn host(&self) -> String {
-        let host = self.url.host_str().unwrap_or_default();
-        self.url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"))
+        let host = self.base_url.host_str().unwrap_or_default();
+        self.base_url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"))
     }
 }
 
@@ -84,11 +99,18 @@ impl Reply {
 
     /// The next piece, or nothing at the end.
     pub(crate) async fn piece(&mut self) -> Result<Option<impl AsRef<[u8]> + use<>>> {
-        within(self.idle, &self.host, &mut self.cancelled, self.response.chunk()).await?.map_err(|error| {
-            let why = failure::causes(&error.without_url());
-            let message = format!("the answer of {} broke off: {why}", self.host);
-            Error::new(codes::STREAM_TRUNCATED, message)
-        })
+        let piece =
+            within(self.idle, &self.host, &mut self.cancelled, self.response.chunk()).await?.map_err(|error| {
+                let why = failure::causes(&error.without_url());
+                let message = format!("the answer of {} broke off: {why}", self.host);
+                Error::new(codes::STREAM_TRUNCATED, message)
+            })?;
+        self.bytes += piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        if self.bytes > self.bytes_max {
+            let message = format!("the answer of {} is larger than max_response_bytes = {}", self.host, self.bytes_max);
+            return Err(Error::new(codes::PROVIDER_RESPONSE_INVALID, message));
+        }
+        Ok(piece)
     }
 
     /// The rest as text, cut off after `bytes_max`. What cannot be read is left out: a bad end must not hide what was said.

@@ -34,13 +34,21 @@ pub(crate) fn of_status(host: &str, status: u16, headers: &HeaderMap, complaint:
     };
     let mut body = ErrorBody::new(code_of(status), message);
     body.details.insert("status".into(), status.into());
-    if let Some(id) = headers.get("x-request-id").and_then(|value| value.to_str().ok()) {
+    if let Some(id) = request_id(headers) {
         body.details.insert("request_id".into(), id.into());
     }
     if body.retryable {
         body.retry_after_ms = retry_after_ms(headers);
     }
     finish(body, complaint)
+}
+
+/// What the provider calls this request, for its support.
+pub(crate) fn request_id(headers: &HeaderMap) -> Option<String> {
+    ["x-request-id", "request-id", "x-amzn-requestid", "apim-request-id", "x-generation-id"]
+        .iter()
+        .find_map(|name| headers.get(*name)?.to_str().ok())
+        .map(str::to_owned)
 }
 
 /// The error for a complaint within a stream that began well.

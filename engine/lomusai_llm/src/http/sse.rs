@@ -1,5 +1,7 @@
 //! Server-sent events, decoded from bytes as they come. Any line ending, and pieces that end anywhere, within a character too.
 
+use crate::wire::Event;
+
 /// Takes bytes and gives whole events.
 pub(crate) struct SseDecoder {
     /// The line so far.
@@ -15,15 +17,6 @@ pub(crate) struct SseDecoder {
     /// Any line so far was one of the format's: a field or a comment.
     recognised: bool,
     bytes_max: usize,
-}
-
-/// One event.
-#[derive(Debug, PartialEq)]
-pub(crate) struct SseEvent<'a> {
-    /// The `event` field; empty where there was none.
-    pub(crate) name: &'a str,
-    /// The `data` lines, joined.
-    pub(crate) data: &'a str,
 }
 
 /// An event grew over the bound.
@@ -49,7 +42,7 @@ impl SseDecoder {
     pub(crate) fn push<E: From<EventTooLarge>>(
         &mut self,
         mut bytes: &[u8],
-        each: &mut dyn FnMut(SseEvent<'_>) -> Result<(), E>,
+        each: &mut dyn FnMut(Event<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         while !bytes.is_empty() {
             if std::mem::take(&mut self.after_cr) && bytes[0] == b'\n' {
@@ -72,7 +65,7 @@ impl SseDecoder {
     /// Ends the stream. An event without its empty line counts, since servers leave that out at the end.
     pub(crate) fn end<E: From<EventTooLarge>>(
         &mut self,
-        each: &mut dyn FnMut(SseEvent<'_>) -> Result<(), E>,
+        each: &mut dyn FnMut(Event<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         if !self.line.is_empty() {
             self.line_done(each)?;
@@ -85,10 +78,7 @@ impl SseDecoder {
         self.recognised
     }
 
-    fn line_done<E: From<EventTooLarge>>(
-        &mut self,
-        each: &mut dyn FnMut(SseEvent<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    fn line_done<E: From<EventTooLarge>>(&mut self, each: &mut dyn FnMut(Event<'_>) -> Result<(), E>) -> Result<(), E> {
         let mut line = std::mem::take(&mut self.line);
         let start = if !std::mem::replace(&mut self.begun, true) && line.starts_with(b"\xEF\xBB\xBF") { 3 } else { 0 };
         let result = match &line[start..] {
@@ -124,13 +114,13 @@ impl SseDecoder {
         Ok(())
     }
 
-    fn dispatch<E>(&mut self, each: &mut dyn FnMut(SseEvent<'_>) -> Result<(), E>) -> Result<(), E> {
+    fn dispatch<E>(&mut self, each: &mut dyn FnMut(Event<'_>) -> Result<(), E>) -> Result<(), E> {
         let name = std::mem::take(&mut self.name);
         if !std::mem::take(&mut self.has_data) {
             return Ok(());
         }
         let mut data = std::mem::take(&mut self.data);
-        let result = each(SseEvent { name: &name, data: &String::from_utf8_lossy(&data) });
+        let result = each(Event { name: &name, data: &String::from_utf8_lossy(&data) });
         data.clear();
         self.data = data;
         result
@@ -143,7 +133,7 @@ mod tests {
 
     fn decode(pieces: &[&[u8]]) -> Result<Vec<(String, String)>, EventTooLarge> {
         let (mut decoder, mut events) = (SseDecoder::new(64), Vec::new());
-        let mut each = |event: SseEvent<'_>| {
+        let mut each = |event: Event<'_>| {
             events.push((event.name.to_owned(), event.data.to_owned()));
             Ok(())
         };

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 
 use lomusai_core::Result;
 use lomusai_core::llm::{Answer, MessageBuilder};
-use lomusai_llm::compatible::response::Decoder;
+use lomusai_llm::replay::decoder;
 use lomusai_wire::ModelChunk;
 
 /// What the pieces say, chunk by chunk.
 pub(crate) fn chunks<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<ModelChunk>> {
-    let (mut decoder, mut chunks) = (Decoder::new(16 << 20), VecDeque::new());
+    let (mut decoder, mut chunks) = (decoder("compatible", 16 << 20)?, VecDeque::new());
     for piece in pieces {
         decoder.push(piece, &mut chunks)?;
     }

@@ -12,7 +12,7 @@ use serde_json::json;
 
 /// A durable event that says `data`.
 pub(crate) fn event(run: &str, seq: u64, data: &str) -> Arc<Event> {
-    let body = EventBody::Custom { name: "note".into(), data: json!(data), durable: true };
+    let body = EventBody::Custom { effect_id: None, name: "note".into(), data: json!(data), durable: true };
     Arc::new(Event::new(run.into(), seq, 0, 1_000 + seq, body))
 }
 

@@ -54,10 +54,10 @@ impl AgentMachine {
                 .filter(|open| open.status == OpenStatus::Running)
                 .map(|open| self.restarted(open))
                 .collect()),
-            Input::Custom { name, mut data } => {
+            Input::Custom { effect_id, name, mut data } => Ok(self.if_running(&effect_id, |open| {
                 normalise(&mut data);
-                Ok(vec![EventBody::Custom { name, data, durable: true }])
-            }
+                vec![EventBody::Custom { effect_id: Some(open.effect_id.clone()), name, data, durable: true }]
+            })),
         }
     }
 

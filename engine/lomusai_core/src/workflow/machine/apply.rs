@@ -37,7 +37,7 @@ impl WorkflowMachine {
                     state.signals.clear();
                 }
             }
-            EventBody::StateSet { key, value } => {
+            EventBody::StateSet { key, value, .. } => {
                 let values = Arc::make_mut(&mut state.values);
                 match value {
                     Value::Null => values.remove(key),

@@ -60,9 +60,11 @@ impl WorkflowMachine {
                 let running = self.state.open.iter().filter(|(_, open)| open.status == OpenStatus::Running);
                 Ok(running.map(|(id, open)| restarted(id, open)).collect())
             }
-            Input::Custom { name, mut data } => {
+            Input::Custom { effect_id, name, mut data } => {
+                let open = self.state.open.get(&effect_id).is_some_and(|open| open.status == OpenStatus::Running);
                 normalise(&mut data);
-                Ok(vec![EventBody::Custom { name, data, durable: true }])
+                let event = EventBody::Custom { effect_id: Some(effect_id), name, data, durable: true };
+                Ok(if open { vec![event] } else { Vec::new() })
             }
             _ => Ok(Vec::new()),
         }
@@ -112,7 +114,7 @@ impl WorkflowMachine {
         let mut events: Vec<EventBody> = Vec::with_capacity(1 + state.len());
         for (key, mut value) in state {
             normalise(&mut value);
-            events.push(EventBody::StateSet { key, value });
+            events.push(EventBody::StateSet { effect_id: Some(id.clone()), key, value });
         }
         if let Some(payload) = suspend {
             return match self.suspended(id, open, payload, label) {

@@ -1,24 +1,26 @@
-//! What went wrong, read from the shapes in which servers of this API say it.
+//! What went wrong, read from the shapes in which servers say it.
 
 use lomusai_core::Error;
 use serde_json::Value;
 
-use super::ERROR_BYTES_MAX;
-use crate::http::endpoint::Reply;
-use crate::http::failure::{self, Complaint, excerpt};
+use super::endpoint::Reply;
+use super::failure::{self, Complaint, excerpt};
+
+/// Most bytes of an error's body that are read.
+const ERROR_BYTES_MAX: usize = 64 * 1024;
 
 /// Longest complaint that is passed on, in characters.
 const MESSAGE_CHARS_MAX: usize = 4_000;
 
 /// The error of an answer whose status is not 200.
-pub(super) async fn of_reply(reply: Reply) -> Error {
+pub(crate) async fn of_reply(reply: Reply) -> Error {
     let (status, headers, host) = (reply.status(), reply.headers().clone(), reply.host().to_owned());
     let text = reply.text(ERROR_BYTES_MAX).await;
     of_body(&host, status, &headers, &text)
 }
 
 /// The error of a body.
-pub(super) fn of_body(host: &str, status: u16, headers: &reqwest::header::HeaderMap, text: &str) -> Error {
+pub(crate) fn of_body(host: &str, status: u16, headers: &reqwest::header::HeaderMap, text: &str) -> Error {
     let said = serde_json::from_str(text).ok().as_ref().and_then(complaint);
     let complaint = said.unwrap_or_else(|| Complaint {
         // A page of HTML says little, and all of it at its beginning.
@@ -29,7 +31,7 @@ pub(super) fn of_body(host: &str, status: u16, headers: &reqwest::header::Header
 }
 
 /// What a JSON body complains of: `{error: {message, type, code}}`, `{error: "…"}`, `{message}`, `{detail}`, or a list of one of them.
-pub(super) fn complaint(body: &Value) -> Option<Complaint> {
+pub(crate) fn complaint(body: &Value) -> Option<Complaint> {
     if let Value::Array(items) = body {
         return complaint(items.first()?);
     }

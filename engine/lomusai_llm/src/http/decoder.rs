@@ -1,26 +1,22 @@
-//! The server's answer, from bytes into chunks. Pure: it is fed with pieces that may end anywhere, and the pieces never change the result.
-
-mod calls;
-mod stream;
-mod usage;
-mod wire;
+//! An answer, from bytes into chunks. Pure: it is fed with pieces that may end anywhere, and the pieces never change the result.
 
 use std::collections::VecDeque;
 
 use lomusai_core::{Error, Result};
 use lomusai_wire::{ModelChunk, codes};
 
-use crate::http::failure::nonsense;
-use crate::http::sse::{EventTooLarge, SseDecoder};
-use stream::Fold;
+use super::failure::nonsense;
+use super::objects::{ObjectTooLarge, Objects};
+use super::sse::{EventTooLarge, SseDecoder};
+use crate::wire::{Event, Fold};
 
 /// How much of an answer is kept to be shown.
 const HEAD_BYTES: usize = 256;
 
-/// Decodes one answer, be it a stream of events or one JSON body.
+/// Decodes one answer, be it a stream or one JSON body.
 pub struct Decoder {
     framing: Framing,
-    fold: Fold,
+    fold: Box<dyn Fold>,
     /// The beginning of the answer, to show where it makes no sense.
     head: Vec<u8>,
     bytes_max: usize,
@@ -30,13 +26,14 @@ pub struct Decoder {
 enum Framing {
     Unknown,
     Events(SseDecoder),
+    Objects(Objects),
     Body(Vec<u8>),
 }
 
 impl Decoder {
     /// A decoder of events, or of a body, of at most `bytes_max` bytes.
-    pub fn new(bytes_max: usize) -> Self {
-        Self { framing: Framing::Unknown, fold: Fold::default(), head: Vec::new(), bytes_max }
+    pub(crate) fn new(fold: Box<dyn Fold>, bytes_max: usize) -> Self {
+        Self { framing: Framing::Unknown, fold, head: Vec::new(), bytes_max }
     }
 
     /// Takes the next bytes and adds what they say to `chunks`.
@@ -50,23 +47,25 @@ impl Decoder {
             bytes = &bytes[bytes.iter().take_while(|byte| blank(byte)).count()..];
             self.framing = match bytes.first() {
                 None => return Ok(()),
+                Some(b'{' | b'[') if self.fold.is_of_objects() => Framing::Objects(Objects::new(self.bytes_max)),
                 Some(b'{' | b'[') => Framing::Body(Vec::new()),
                 Some(_) => Framing::Events(SseDecoder::new(self.bytes_max)),
             };
         }
         self.head.extend_from_slice(&bytes[..bytes.len().min(HEAD_BYTES - self.head.len())]);
-        match &mut self.framing {
+        let fold = &mut self.fold;
+        let result = match &mut self.framing {
             Framing::Body(body) => {
                 body.extend_from_slice(bytes);
-                if body.len() > self.bytes_max { Err(self.too_large()) } else { Ok(()) }
+                if body.len() > self.bytes_max { Err(Stop::TooLarge) } else { Ok(()) }
             }
-            Framing::Events(events) => {
-                let fold = &mut self.fold;
-                let result = events.push(bytes, &mut |event| fold.event(event, chunks).map_err(Stop::Failed));
-                result.map_err(|stop| self.error(stop))
+            Framing::Events(events) => events.push(bytes, &mut |event| fold.event(event, chunks).map_err(Stop::Failed)),
+            Framing::Objects(objects) => {
+                objects.push(bytes, &mut |data| fold.event(Event { name: "", data }, chunks).map_err(Stop::Failed))
             }
             Framing::Unknown => Ok(()),
-        }
+        };
+        result.map_err(|stop| self.error(stop))
     }
 
     /// Ends the answer: adds its end to `chunks`.
@@ -77,6 +76,7 @@ impl Decoder {
         match &mut self.framing {
             Framing::Unknown => {}
             Framing::Body(body) => self.fold.body(body, chunks)?,
+            Framing::Objects(objects) => objects.end()?,
             Framing::Events(events) => {
                 let fold = &mut self.fold;
                 // An event that the end cut off is no JSON. That is a cut, not nonsense.
@@ -111,13 +111,11 @@ impl Decoder {
     fn error(&self, stop: Stop) -> Error {
         match stop {
             Stop::Failed(error) => error,
-            Stop::TooLarge => self.too_large(),
+            Stop::TooLarge => {
+                let message = format!("the provider sent an event of more than max_event_bytes = {}", self.bytes_max);
+                Error::new(codes::PROVIDER_RESPONSE_INVALID, message)
+            }
         }
-    }
-
-    fn too_large(&self) -> Error {
-        let message = format!("the provider sent an event of more than max_event_bytes = {}", self.bytes_max);
-        Error::new(codes::PROVIDER_RESPONSE_INVALID, message)
     }
 }
 
@@ -129,6 +127,12 @@ enum Stop {
 
 impl From<EventTooLarge> for Stop {
     fn from(_: EventTooLarge) -> Self {
+        Self::TooLarge
+    }
+}
+
+impl From<ObjectTooLarge> for Stop {
+    fn from(_: ObjectTooLarge) -> Self {
         Self::TooLarge
     }
 }

@@ -10,23 +10,15 @@ use lomusai_wire::{Message, ModelRequest, OutputSpec, Part, RawJson, Role, ToolC
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 
-use super::NAME;
+use crate::wire::extra;
 use content::{Content, WirePart};
 use ids::WireIds;
 
 /// The body to post.
-pub(super) fn body(request: &ModelRequest, default_model: &str) -> Result<Vec<u8>> {
+pub(super) fn body(name: &str, request: &ModelRequest, model: &str, stream: bool) -> Result<Vec<u8>> {
     let none = Map::new();
-    let extra = match request.settings.provider.get(NAME) {
-        None => &none,
-        Some(Value::Object(fields)) => fields,
-        Some(_) => {
-            let message = format!("settings.provider.{NAME} must be an object of request fields");
-            return Err(Error::new(codes::ARGUMENT_INVALID, message));
-        }
-    };
-    let model = if request.model.is_empty() { default_model } else { &request.model };
-    serde_json::to_vec(&Body { request, model, messages: messages(request), extra })
+    let extra = extra(request, name)?.unwrap_or(&none);
+    serde_json::to_vec(&Body { request, model, messages: messages(request), extra, stream })
         .map_err(|error| Error::new(codes::INTERNAL, format!("the request cannot be written as JSON: {error}")))
 }
 
@@ -35,6 +27,7 @@ struct Body<'a> {
     model: &'a str,
     messages: Vec<WireMessage<'a>>,
     extra: &'a Map<String, Value>,
+    stream: bool,
 }
 
 impl Serialize for Body<'_> {
@@ -58,8 +51,8 @@ impl Serialize for Body<'_> {
         fields.optional("frequency_penalty", settings.frequency_penalty)?;
         fields.optional("seed", settings.seed)?;
         fields.optional("response_format", self.request.output.as_ref().map(ResponseFormat::new))?;
-        fields.optional("stream", Some(true))?;
-        fields.optional("stream_options", Some(json!({"include_usage": true})))?;
+        fields.optional("stream", Some(self.stream))?;
+        fields.optional("stream_options", self.stream.then(|| json!({"include_usage": true})))?;
         fields.end()
     }
 }

@@ -1,4 +1,4 @@
-//! The events of a stream, folded into chunks. A body that came whole is one event with everything in it.
+//! The server's answer: the events of a stream, folded into chunks. A body that came whole is one event with everything in it.
 //!
 //! ```text
 //! Open     --text, calls--> Open
@@ -9,6 +9,10 @@
 //! any      --error--------> failed
 //! ```
 
+mod calls;
+mod usage;
+mod wire;
+
 use std::collections::VecDeque;
 
 use lomusai_core::llm::truncated;
@@ -16,17 +20,18 @@ use lomusai_core::{Error, Result};
 use lomusai_wire::{FinishReason, ModelChunk, Usage, codes};
 use serde_json::{Map, Value};
 
-use super::super::NAME;
-use super::super::errors::complaint;
-use super::calls::Calls;
-use super::usage::usage;
-use super::wire::{CallDelta, Choice, Envelope, Said};
+use crate::http::complaint::complaint;
 use crate::http::failure::{self, nonsense};
-use crate::http::sse::SseEvent;
+use crate::wire::Event;
+use calls::Calls;
+use usage::usage;
+use wire::{CallDelta, Choice, Envelope, Said};
 
 /// What is known of the answer so far.
 #[derive(Default)]
 pub(super) struct Fold {
+    /// The provider's name, for the metadata.
+    name: &'static str,
     calls: Calls,
     /// Facts for the message's metadata, and whether they are told.
     metadata: Map<String, Value>,
@@ -42,18 +47,22 @@ pub(super) struct Fold {
 }
 
 impl Fold {
-    /// Whether the model has said why it stopped.
-    pub(super) fn has_finish(&self) -> bool {
+    /// An answer of the provider of this name.
+    pub(super) fn new(name: &'static str) -> Self {
+        Self { name, ..Self::default() }
+    }
+}
+
+impl crate::wire::Fold for Fold {
+    fn has_finish(&self) -> bool {
         self.finish.is_some()
     }
 
-    /// Whether the finish has been told.
-    pub(super) fn is_done(&self) -> bool {
+    fn is_done(&self) -> bool {
         self.done
     }
 
-    /// Takes one event.
-    pub(super) fn event(&mut self, event: SseEvent<'_>, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
+    fn event(&mut self, event: Event<'_>, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
         let data = event.data.trim();
         if self.done || data.is_empty() {
             return Ok(());
@@ -79,8 +88,7 @@ impl Fold {
         self.envelope(envelope, false, chunks)
     }
 
-    /// Takes a whole body.
-    pub(super) fn body(&mut self, body: &[u8], chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
+    fn body(&mut self, body: &[u8], chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
         let text = String::from_utf8_lossy(body);
         let envelope: Envelope = match serde_json::from_str(&text) {
             Ok(envelope) => envelope,
@@ -98,18 +106,19 @@ impl Fold {
         Ok(())
     }
 
-    /// Ends the answer.
-    pub(super) fn end(&mut self, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
+    fn end(&mut self, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
         if self.done {
             return Ok(());
         }
-        if !self.has_finish() {
+        if self.finish.is_none() {
             return Err(truncated());
         }
         self.finish(chunks);
         Ok(())
     }
+}
 
+impl Fold {
     fn envelope(&mut self, envelope: Envelope, whole: bool, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
         self.keep("id", envelope.id);
         self.keep("model", envelope.model);
@@ -191,7 +200,7 @@ impl Fold {
     /// Told as soon as known, so that an answer that is cut off has its id.
     fn tell_metadata(&mut self, chunks: &mut VecDeque<ModelChunk>) {
         if !self.metadata.is_empty() && !std::mem::replace(&mut self.metadata_told, true) {
-            chunks.push_back(ModelChunk::Metadata { key: NAME.into(), value: self.metadata.clone().into() });
+            chunks.push_back(ModelChunk::Metadata { key: self.name.into(), value: self.metadata.clone().into() });
         }
     }
 

@@ -1,12 +1,4 @@
-//! Any server that speaks OpenAI's Chat Completions: hosted models, gateways, llama.cpp, vLLM and their like.
-//! Always asks for a stream; a server that answers with one JSON body is understood as well.
-
-mod config;
-mod errors;
-mod request;
-// For the recorded traffic, which is replayed without a network. Not part of the API.
-#[doc(hidden)]
-pub mod response;
+//! A model provider over HTTP: posts a request in the words of its wire, and reads the answer piece by piece.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -20,14 +12,11 @@ use lomusai_core::{BoxFuture, Error, Result};
 use lomusai_wire::{ModelChunk, ModelRequest};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::ProviderConfig;
+use crate::http::complaint;
+use crate::http::decoder::Decoder;
 use crate::http::endpoint::{Endpoint, Reply};
-use response::Decoder;
-
-pub use config::{CompatibleConfig, Timeouts};
-
-/// The name under which [`ModelSettings::provider`](lomusai_wire::ModelSettings::provider) holds fields for this provider, and a
-/// message's metadata what it said about the answer.
-pub const NAME: &str = "compatible";
+use crate::kinds::Kind;
 
 /// Once the model has said why it stopped, only its usage is still to come: not worth a longer wait.
 const AFTER_FINISH: Duration = Duration::from_secs(5);
@@ -35,13 +24,11 @@ const AFTER_FINISH: Duration = Duration::from_secs(5);
 /// How long a connection may take to end after the answer did. One that is read to its end is used again.
 const AFTER_DONE: Duration = Duration::from_millis(50);
 
-/// Most bytes of an error's body that are read.
-const ERROR_BYTES_MAX: usize = 64 * 1024;
-
-/// A provider over any OpenAI-compatible server.
+/// A model provider over HTTP, of one of the [`KINDS`](crate::KINDS).
 ///
-/// Fields in `settings.provider.compatible` are added to the request as they are; they replace those of the same name, and
-/// `null` takes one out: `{"max_tokens": null, "max_completion_tokens": 500}`.
+/// Fields in `settings.provider.<kind>` are added to the request as they are; they replace those of the same name, and
+/// `null` takes one out: `{"max_tokens": null, "max_completion_tokens": 500}`. What the provider said about an answer is in the
+/// message's metadata under the same name.
 ///
 /// Calls must be made within a tokio runtime with time and I/O enabled; the engine has one. Dropping the stream, or the
 /// future that would give it, closes the connection, so that the server can stop.
@@ -59,68 +46,127 @@ const ERROR_BYTES_MAX: usize = 64 * 1024;
 /// | `provider_response_invalid` | the answer is not what the API promises |
 /// | `run_cancelled` | the call's token was cancelled |
 ///
-/// The status is in the details as `status`, the server's own code as `provider_code`.
+/// The details have the kind as `provider`, the `model`, the `status`, the server's own code as `provider_code`, and its
+/// `request_id` where it gave one.
 ///
 /// # Example: a server on this machine
 /// ```
-/// use lomusai_llm::compatible::{Compatible, CompatibleConfig};
+/// # #[cfg(feature = "compatible")] {
+/// use lomusai_llm::{Provider, ProviderConfig};
 ///
-/// let mut config = CompatibleConfig::new("http://localhost:8080/v1");
+/// let mut config = ProviderConfig::new("http://localhost:8080/v1");
 /// config.model = Some("qwen3".into());
-/// let provider = Compatible::new(config)?;
+/// let provider = Provider::new("compatible", config)?;
+/// # }
 /// # Ok::<(), lomusai_core::Error>(())
 /// ```
-pub struct Compatible {
+pub struct Provider {
+    kind: &'static Kind,
     endpoint: Arc<Endpoint>,
     model: String,
+    stream: bool,
     max_event_bytes: usize,
 }
 
-impl Compatible {
-    /// Checks the settings and makes a client. Nothing is sent yet.
+impl Provider {
+    /// Checks the settings, reads what they leave to the environment, and makes a client. Nothing is sent yet.
     ///
     /// # Errors
-    /// `argument_invalid`, naming the setting.
-    pub fn new(config: CompatibleConfig) -> Result<Self> {
+    /// `provider_unknown`, naming the kinds there are; `argument_invalid`, naming the setting or the environment variable.
+    pub fn new(kind: &str, config: ProviderConfig) -> Result<Self> {
+        let kind = Kind::named(kind)?;
         Ok(Self {
-            endpoint: Arc::new(config.endpoint()?),
+            kind,
+            endpoint: Arc::new(config.endpoint(kind)?),
             model: config.model.unwrap_or_default(),
+            stream: config.stream,
             max_event_bytes: config.max_event_bytes,
         })
     }
 
+    /// What kind of provider it is.
+    pub fn kind(&self) -> &'static Kind {
+        self.kind
+    }
+
     async fn ask(&self, context: CallContext, request: Arc<ModelRequest>) -> Result<ModelStream> {
-        let body = request::body(&request, &self.model)?;
-        let reply = self.endpoint.post(body, &context.cancel).await?;
+        let model = if request.model.is_empty() { &self.model } else { &request.model };
+        let asked = Asked { kind: self.kind, model: model.clone(), endpoint: self.endpoint.clone() };
+        self.answer(context, &request, model)
+            .await
+            .map(|(reply, request_id)| {
+                let answer = Answer {
+                    reply,
+                    request_id,
+                    decoder: Decoder::new(self.kind.wire.fold(self.kind.name), self.max_event_bytes),
+                    ready: VecDeque::new(),
+                    failed: None,
+                    ended: false,
+                    until: None,
+                    asked: asked.clone(),
+                };
+                Box::pin(stream::unfold(answer, |mut answer| async move {
+                    let next = answer.next().await;
+                    next.map(|chunk| (chunk, answer))
+                })) as ModelStream
+            })
+            .map_err(|error| asked.error(error, None))
+    }
+
+    async fn answer(
+        &self,
+        context: CallContext,
+        request: &ModelRequest,
+        model: &str,
+    ) -> Result<(Reply, Option<String>)> {
+        let post = self.kind.wire.post(self.kind.name, request, model, self.stream)?;
+        let reply = self.endpoint.post(post, &context.cancel).await?;
         if !(200..300).contains(&reply.status()) {
-            return Err(errors::of_reply(reply).await);
+            return Err(complaint::of_reply(reply).await);
         }
-        let answer = Answer {
-            reply,
-            decoder: Decoder::new(self.max_event_bytes),
-            ready: VecDeque::new(),
-            failed: None,
-            ended: false,
-            until: None,
-            endpoint: self.endpoint.clone(),
+        let request_id = crate::http::failure::request_id(reply.headers());
+        Ok((reply, request_id))
+    }
+}
+
+/// What was asked, for errors.
+#[derive(Clone)]
+struct Asked {
+    kind: &'static Kind,
+    model: String,
+    endpoint: Arc<Endpoint>,
+}
+
+impl Asked {
+    /// The error with what tells where it is from, and without any secret.
+    fn error(&self, error: Error, request_id: Option<&str>) -> Error {
+        let mut body = error.body().clone();
+        let mut add = |name: &str, value: &str| {
+            if !value.is_empty() {
+                body.details.entry(name.to_owned()).or_insert_with(|| value.into());
+            }
         };
-        Ok(Box::pin(stream::unfold(answer, |mut answer| async move {
-            let next = answer.next().await;
-            next.map(|chunk| (chunk, answer))
-        })))
+        add("provider", self.kind.name);
+        add("model", &self.model);
+        add("request_id", request_id.unwrap_or_default());
+        if let Some(way_out) = self.kind.way_out(&body) {
+            body.message = format!("{}. {way_out}", body.message.trim_end_matches('.'));
+        }
+        self.endpoint.scrub(body.into())
     }
 }
 
-impl LlmProvider for Compatible {
+impl LlmProvider for Provider {
     fn stream<'a>(&'a self, context: CallContext, request: Arc<ModelRequest>) -> BoxFuture<'a, Result<ModelStream>> {
-        Box::pin(async move { self.ask(context, request).await.map_err(|error| self.endpoint.scrub(error)) })
+        Box::pin(async move { self.ask(context, request).await })
     }
 }
 
-impl fmt::Debug for Compatible {
+impl fmt::Debug for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Compatible")
-            .field("host", &self.endpoint.url.host_str().unwrap_or_default())
+        f.debug_struct("Provider")
+            .field("kind", &self.kind.name)
+            .field("host", &self.endpoint.base_url.host_str().unwrap_or_default())
             .field("model", &self.model)
             .finish_non_exhaustive()
     }
@@ -129,6 +175,7 @@ impl fmt::Debug for Compatible {
 /// An answer that is being read.
 struct Answer {
     reply: Reply,
+    request_id: Option<String>,
     decoder: Decoder,
     ready: VecDeque<ModelChunk>,
     /// What went wrong, to be told after the chunks that are ready.
@@ -137,7 +184,7 @@ struct Answer {
     ended: bool,
     /// When to stop waiting for what may follow the finish.
     until: Option<Instant>,
-    endpoint: Arc<Endpoint>,
+    asked: Asked,
 }
 
 impl Answer {
@@ -151,7 +198,7 @@ impl Answer {
             }
             if let Some(error) = self.failed.take() {
                 self.ended = true;
-                return Some(Err(self.endpoint.scrub(error)));
+                return Some(Err(self.asked.error(error, self.request_id.as_deref())));
             }
             if self.ended || self.decoder.is_done() {
                 return None;

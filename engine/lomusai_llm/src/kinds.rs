@@ -1,0 +1,112 @@
+//! The providers by name: where each is, what opens it, and which wire it speaks.
+
+use lomusai_core::{Error, Result};
+use lomusai_wire::{ErrorBody, codes};
+
+use crate::ProviderConfig;
+use crate::wire::Wire;
+
+/// A kind of provider, as a `provider/model` string or a setting `type` names it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Kind {
+    /// Its name: `openai`. Settings and metadata of this provider stand under it, too.
+    pub name: &'static str,
+    /// Its address, where it has one. `{region}` and `{resource}` are filled from the settings.
+    pub base_url: Option<&'static str>,
+    /// The environment variable that replaces the address.
+    pub base_url_env: &'static str,
+    /// The environment variables that hold the key; the first that is set counts.
+    pub key_env: &'static [&'static str],
+    /// Whether it refuses everybody without a key.
+    pub needs_key: bool,
+    pub(crate) auth: Auth,
+    pub(crate) headers: &'static [(&'static str, &'static str)],
+    pub(crate) wire: &'static dyn Wire,
+}
+
+/// How a key is sent.
+#[derive(Debug)]
+pub(crate) enum Auth {
+    /// `Authorization: Bearer …`.
+    Bearer,
+    /// As a header of this name.
+    Header(&'static str),
+    /// Signed with AWS credentials; a key, where there is one, as a bearer token.
+    Aws,
+}
+
+impl Auth {
+    pub(crate) fn header(&self) -> Option<&'static str> {
+        match self {
+            Self::Bearer | Self::Aws => Some("authorization"),
+            Self::Header(name) => Some(name),
+        }
+    }
+}
+
+impl Kind {
+    /// The kind of this name.
+    ///
+    /// # Errors
+    /// `provider_unknown`, naming those there are.
+    pub fn named(name: &str) -> Result<&'static Self> {
+        KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| {
+            let known = KINDS.iter().map(|kind| format!("`{}`", kind.name)).collect::<Vec<_>>().join(", ");
+            Error::new(
+                codes::PROVIDER_UNKNOWN,
+                format!("there is no kind of provider `{name}`: this build has {known}"),
+            )
+            .with("provider", name)
+        })
+    }
+
+    /// What to do about an error.
+    pub(crate) fn way_out(&self, error: &ErrorBody) -> Option<String> {
+        let status = error.details.get("status").and_then(serde_json::Value::as_u64);
+        match (error.code.as_str(), status) {
+            ("credentials_rejected", _) => match self.key_env.first() {
+                Some(variable) => Some(format!("Check the API key: `api_key`, or the environment variable {variable}")),
+                None => Some("Check the credentials".into()),
+            },
+            ("provider_rejected", Some(404)) => Some("Check the model's name and base_url".into()),
+            ("provider_rejected", Some(413)) => Some("Send less".into()),
+            ("provider_response_invalid", _) => Some("Check that base_url is an address of this API".into()),
+            _ => None,
+        }
+    }
+
+    /// The address with the settings in it.
+    pub(crate) fn filled(&self, text: &str, config: &ProviderConfig) -> Result<String> {
+        if !text.contains("{region}") {
+            return Ok(text.to_owned());
+        }
+        let region = config
+            .region
+            .clone()
+            .or_else(|| ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(crate::config::environment));
+        match region {
+            Some(region) if region.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') => Ok(text.replace("{region}", &region)),
+            _ => Err(Error::new(
+                codes::ARGUMENT_INVALID,
+                format!("the provider `{}` needs a region such as us-east-1: set `region`, or the environment variable AWS_REGION", self.name),
+            )
+            .with("variable", "AWS_REGION")),
+        }
+    }
+}
+
+/// Every kind that this build has, in the order of the docs.
+pub static KINDS: &[Kind] = &[
+    #[cfg(feature = "compatible")]
+    Kind {
+        name: "compatible",
+        base_url: None,
+        base_url_env: "COMPATIBLE_BASE_URL",
+        key_env: &["COMPATIBLE_API_KEY"],
+        needs_key: false,
+        auth: Auth::Bearer,
+        headers: &[],
+        wire: &crate::openai_chat::COMPATIBLE,
+    },
+];

@@ -1,0 +1,25 @@
+//! The wires without a network: what would be posted, and what recorded bytes mean. For tests and benchmarks.
+
+use lomusai_core::Result;
+use lomusai_wire::ModelRequest;
+
+pub use crate::http::decoder::Decoder;
+use crate::kinds::Kind;
+
+/// What decodes an answer of this kind of provider.
+///
+/// # Errors
+/// `provider_unknown`.
+pub fn decoder(kind: &str, bytes_max: usize) -> Result<Decoder> {
+    let kind = Kind::named(kind)?;
+    Ok(Decoder::new(kind.wire.fold(kind.name), bytes_max))
+}
+
+/// The body that this kind of provider would be sent.
+///
+/// # Errors
+/// `provider_unknown`, and what the wire says of the request.
+pub fn body(kind: &str, request: &ModelRequest, stream: bool) -> Result<Vec<u8>> {
+    let kind = Kind::named(kind)?;
+    Ok(kind.wire.post(kind.name, request, &request.model, stream)?.body)
+}
