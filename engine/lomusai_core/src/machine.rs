@@ -245,6 +245,14 @@ impl Machine {
         either!(self, machine => machine.apply(event));
     }
 
+    /// The next event that follows from the state. `None` when the world has to speak first.
+    pub fn advance(&self, now_ms: u64) -> Option<EventBody> {
+        match self {
+            Self::Agent(machine) => machine.advance(),
+            Self::Workflow(machine) => machine.advance(now_ms),
+        }
+    }
+
     /// Where the run stands.
     pub fn status(&self) -> RunStatus {
         either!(self, machine => machine.status())
