@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt};
 use lomusai_core::agent::{AgentMachine, Plan, PlannedTool, Start};
+use lomusai_core::budget::{self, Amount, Book, Verdict};
 use lomusai_core::component::CallContext;
 use lomusai_core::llm::{LlmProvider, MessageBuilder, truncated};
 use lomusai_core::machine::{ChildOutcome, Decision, Effect, EffectInput, Input, Machine, ModelOutcome};
@@ -146,6 +147,7 @@ pub struct Driver<'w> {
     request: Request,
     order: Order,
     now_ms: u64,
+    book: Book,
     runs: BTreeMap<RunId, Run>,
     /// Everything written, in order.
     pub commits: Vec<Commit>,
@@ -234,6 +236,7 @@ impl<'w> Driver<'w> {
             request: request.clone(),
             order,
             now_ms: START_MS,
+            book: Book::default(),
             runs: BTreeMap::new(),
             commits: Vec::new(),
             suspensions: Vec::new(),
@@ -475,11 +478,30 @@ impl<'w> Driver<'w> {
         };
         let mut request = (**request).clone();
         request.model = model.to_owned();
+        let budgets = self.open_budgets(id);
+        let plan = budget::Plan::new(&request, None, effect.timeout_ms);
+        let held = match self.book.reserve(&budgets, plan.need()) {
+            Verdict::Granted(held) => held,
+            Verdict::Exhausted(why) => {
+                let (partial, usage, cost_nano_usd) = (None, Usage::default(), None);
+                let outcome = ModelOutcome::Failed { error: why.into(), partial, usage, cost_nano_usd };
+                return Some(Input::Model(effect.effect_id.clone(), outcome));
+            }
+            Verdict::Wait => {
+                self.faults.push(format!("{}: waits for a budget that nobody holds", effect.effect_id));
+                return None;
+            }
+        };
+        request.settings.max_output_tokens = match plan.answer_bound(&held) {
+            Some(bound) => Some(request.settings.max_output_tokens.map_or(bound as u32, |set| set.min(bound as u32))),
+            None => request.settings.max_output_tokens,
+        };
+        self.book.settle(held, Amount::default());
         let mut builder = MessageBuilder::new(transcript::message_id(number), number, 1 << 20);
         let mut shown: BTreeMap<u32, String> = BTreeMap::new();
         let failed = |error, builder: MessageBuilder| {
             let usage = builder.usage();
-            Some(ModelOutcome::Failed { error, partial: builder.partial(), usage })
+            Some(ModelOutcome::Failed { error, partial: builder.partial(), usage, cost_nano_usd: None })
         };
         let mut context = CallContext::new(id.clone(), effect.effect_id.clone());
         context.attempt = effect.attempt;
@@ -509,6 +531,21 @@ impl<'w> Driver<'w> {
             }
         }
         outcome.map(|outcome| Input::Model(effect.effect_id.clone(), outcome))
+    }
+
+    /// The budgets that a run draws on, each with what its journals say was spent.
+    fn open_budgets(&mut self, id: &RunId) -> Vec<String> {
+        let parents = id.as_str().match_indices('/').map(|(end, _)| RunId::new(&id.as_str()[..end]));
+        let keys: Vec<RunId> = parents.chain([id.clone()]).collect();
+        for key in &keys {
+            let Some(run) = self.runs.get(key) else { continue };
+            let Some(limit) = run.machine.budget() else { continue };
+            let below = format!("{key}/");
+            let of_it = self.runs.iter().filter(|(id, _)| *id == key || id.as_str().starts_with(&below));
+            let spent = of_it.fold(Amount::default(), |sum, (_, run)| sum.plus(budget::spent_by(&run.journal)));
+            self.book.open(key.as_str(), "the run", limit, spent);
+        }
+        keys.iter().map(|key| key.as_str().to_owned()).collect()
     }
 
     fn ask_host(&mut self, id: &RunId, effect: &Effect, does: Option<&Does>, input: &Value) -> Reply {
@@ -557,6 +594,7 @@ impl<'w> Driver<'w> {
                 output: None,
                 error: Some(error),
                 usage: Usage::default(),
+                cost_nano_usd: None,
             };
             self.feed(id, Input::Child(effect.effect_id.clone(), outcome));
         }
@@ -669,11 +707,12 @@ impl<'w> Driver<'w> {
         let outcome = match run.machine.status() {
             RunStatus::Suspended => ChildOutcome::Suspended(run.machine.pending()),
             status if status.is_final() => match &run.journal.last().expect("it began").body {
-                EventBody::RunFinished { outcome, output, error, usage } => ChildOutcome::Finished {
+                EventBody::RunFinished { outcome, output, error, usage, cost_nano_usd } => ChildOutcome::Finished {
                     outcome: *outcome,
                     output: output.clone(),
                     error: error.clone().map(Error::from),
                     usage: *usage,
+                    cost_nano_usd: *cost_nano_usd,
                 },
                 other => return self.faults.push(format!("run `{child}` ended with {other:?}")),
             },

@@ -270,6 +270,7 @@ export interface RunFinishedEvent extends Envelope {
   output?: RunOutput;
   error?: ErrorBody;
   usage?: Usage;
+  cost_nano_usd?: number;
 }
 
 /** `effect_started`: The world was asked for something. */
@@ -279,6 +280,7 @@ export interface EffectStartedEvent extends Envelope {
   kind: EffectKind;
   component: string;
   attempt?: number;
+  choice?: number;
   call_id?: string;
   resume?: unknown;
   due_at_ms?: number;
@@ -292,6 +294,7 @@ export interface EffectCompletedEvent extends Envelope {
   content?: Part[];
   finish?: FinishReason;
   usage?: Usage;
+  cost_nano_usd?: number;
 }
 
 /** `effect_failed`: It failed. With `retry_at_ms` it is tried again. */
@@ -301,6 +304,7 @@ export interface EffectFailedEvent extends Envelope {
   error: ErrorBody;
   retry_at_ms?: number;
   usage?: Usage;
+  cost_nano_usd?: number;
 }
 
 /** `effect_suspended`: It waits for a command. */

@@ -2,13 +2,16 @@
 //! transcript. Nothing here does I/O, reads a clock or draws a random number; `lomusai_runtime` carries out what is decided.
 
 pub mod agent;
+pub mod budget;
 pub mod cancel;
 pub mod component;
 pub mod error;
 pub mod journal;
 pub mod llm;
 pub mod machine;
+pub mod models;
 pub mod partial_json;
+pub mod retry;
 pub mod schema;
 pub mod seam;
 pub mod storage;

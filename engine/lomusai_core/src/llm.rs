@@ -41,6 +41,35 @@ pub trait LlmProvider: Send + Sync {
     }
 }
 
+impl<P: LlmProvider + ?Sized> LlmProvider for Arc<P> {
+    fn stream<'a>(&'a self, context: CallContext, request: Arc<ModelRequest>) -> BoxFuture<'a, Result<ModelStream>> {
+        (**self).stream(context, request)
+    }
+
+    fn generate<'a>(&'a self, context: CallContext, request: Arc<ModelRequest>) -> BoxFuture<'a, Result<Answer>> {
+        (**self).generate(context, request)
+    }
+}
+
+/// Makes providers that nobody registered: from the environment, or from a table of settings.
+///
+/// An agent's `model` is looked up among the registered providers first; then this is asked for what stands before the slash.
+pub trait Router: Send + Sync {
+    /// The provider of this name. Made at most once per engine. `None`: the name means nothing here.
+    ///
+    /// # Errors
+    /// `credentials_missing`, naming the environment variable; what is wrong with the settings.
+    fn provider(&self, name: &str) -> Result<Option<Arc<dyn LlmProvider>>>;
+
+    /// Every name it knows, and why its provider cannot be made where it cannot.
+    fn providers(&self) -> Vec<(String, Option<String>)>;
+
+    /// Texts that must never be written anywhere: keys from its settings.
+    fn secrets(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
 /// The error of a stream that ended before the answer did.
 pub fn truncated() -> Error {
     Error::new(codes::STREAM_TRUNCATED, "the model's stream ended before its answer did: try again")
@@ -65,6 +94,8 @@ pub struct Answer {
     pub finish: FinishReason,
     /// What it took.
     pub usage: Usage,
+    /// What that cost, in nano-dollars, where it is known. A provider leaves it out; who asks it knows the price.
+    pub cost_nano_usd: Option<u64>,
 }
 
 /// Folds chunks into one assistant message, and says what changes as transient events.
@@ -284,6 +315,10 @@ impl MessageBuilder {
         if let Value::Object(kept) = kept {
             kept.extend(fields);
         }
+        // What follows is of another part.
+        if let Some(place) = place.filter(|place| matches!(self.parts[*place].part, Part::Reasoning(_))) {
+            self.close_from(place, emit);
+        }
         Ok(())
     }
 
@@ -349,7 +384,7 @@ impl MessageBuilder {
         message.id = Some(self.id);
         message.metadata = self.metadata;
         let finish = self.finish.unwrap_or(if calls { FinishReason::ToolCalls } else { FinishReason::Stop });
-        Answer { message, finish, usage: self.usage }
+        Answer { message, finish, usage: self.usage, cost_nano_usd: None }
     }
 
     /// What was shown of a message that was cut off: its text and signed reasoning. Calls are left out, since nobody will answer them.
@@ -371,7 +406,7 @@ impl MessageBuilder {
         let mut message = Message::new(Role::Assistant, shown);
         message.id = Some(self.id);
         message.metadata = self.metadata;
-        Some(Answer { message, finish: FinishReason::Other, usage: self.usage })
+        Some(Answer { message, finish: FinishReason::Other, usage: self.usage, cost_nano_usd: None })
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use lomusai_wire::{
-    CallId, Code, Command, EffectId, EffectKind, EventBody, Message, ModelRequest, Outcome, Pending, RunId, RunOutput,
-    RunStatus, StepReply, ToolReply, Usage,
+    Budget, CallId, Code, Command, EffectId, EffectKind, EventBody, Message, ModelRequest, Outcome, Pending, RunId,
+    RunOutput, RunStatus, StepReply, ToolReply, Usage,
 };
 use serde_json::{Map, Value};
 
@@ -47,6 +47,10 @@ pub enum EffectInput {
         number: u64,
         /// Whether the answer's text is a JSON value of which parts can be shown early.
         structured: bool,
+        /// Longest wait for its first piece.
+        first_token_ms: Option<u64>,
+        /// Longest wait between two pieces.
+        between_tokens_ms: Option<u64>,
     },
     /// A tool: these arguments, which fit its schema.
     Tool {
@@ -97,6 +101,8 @@ pub enum ModelOutcome {
         partial: Option<Answer>,
         /// What it took all the same.
         usage: Usage,
+        /// What that cost, in nano-dollars, where it is known.
+        cost_nano_usd: Option<u64>,
     },
 }
 
@@ -114,6 +120,8 @@ pub enum ChildOutcome {
         error: Option<Error>,
         /// What it took.
         usage: Usage,
+        /// What that cost, in nano-dollars, where it is known.
+        cost_nano_usd: Option<u64>,
     },
     /// It waits for commands.
     Suspended(Vec<Pending>),
@@ -290,6 +298,24 @@ impl Machine {
     /// Tokens used so far by the run and its children.
     pub fn usage(&self) -> Usage {
         either!(self, machine => machine.usage())
+    }
+
+    /// What that cost, in nano-dollars. `None` where the price of any of it is not known.
+    pub fn cost_nano_usd(&self) -> Option<u64> {
+        either!(self, machine => machine.cost_nano_usd())
+    }
+
+    /// The part of the cost that is known.
+    pub fn known_cost_nano_usd(&self) -> u64 {
+        either!(self, machine => machine.known_cost_nano_usd())
+    }
+
+    /// What the run may use: an agent's own budget.
+    pub fn budget(&self) -> Option<Budget> {
+        match self {
+            Self::Agent(machine) => machine.budget(),
+            Self::Workflow(_) => None,
+        }
     }
 
     /// What goes off by itself, and when: sleeps, next attempts, ends of waits.

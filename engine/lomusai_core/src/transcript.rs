@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use lomusai_wire::{CallId, Message, MessageId, Role, codes};
+use lomusai_wire::{CallId, Message, MessageId, Part, Role, codes};
 
 use crate::{Error, Result};
 
@@ -68,6 +68,16 @@ fn invalid(message: String) -> Error {
     Error::new(codes::TRANSCRIPT_INVALID, message)
 }
 
+/// Whether a message holds what only the model that wrote it can read: a signature, encrypted reasoning, or a part of no known type.
+pub fn is_bound(message: &Message) -> bool {
+    message.parts.iter().any(|part| match part {
+        Part::Reasoning(reasoning) => reasoning.signature.is_some() || reasoning.encrypted.is_some(),
+        Part::ToolCall(call) => call.signature.is_some(),
+        Part::Unknown(_) => true,
+        _ => false,
+    })
+}
+
 /// The number the next message gets: more than any `m<number>` before it, and no less than how many there are.
 pub fn next_number(messages: &[Arc<Message>]) -> u64 {
     let highest = messages.iter().filter_map(|message| message.id.as_ref()).filter_map(number_of).max();
@@ -103,7 +113,7 @@ pub fn number(messages: Vec<Message>, next: u64) -> Vec<Arc<Message>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lomusai_wire::{Part, ToolCall, ToolResult, ToolStatus};
+    use lomusai_wire::{ToolCall, ToolResult, ToolStatus};
     use serde_json::json;
 
     fn call(id: &str) -> ToolCall {

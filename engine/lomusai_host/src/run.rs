@@ -27,7 +27,7 @@ pub enum NextJson {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct HostResult {
-    /// `{run_id, status, text, output?, error?, usage, messages, history, pending}`.
+    /// `{run_id, status, text, output?, error?, usage, cost_nano_usd, messages, history, pending}`.
     pub json: String,
     /// The error of a run that failed.
     pub error: Option<Error>,
@@ -40,6 +40,7 @@ impl HostResult {
             "status": result.status,
             "text": result.text(),
             "usage": result.usage,
+            "cost_nano_usd": result.cost_nano_usd,
             "messages": result.messages,
             "history": result.history,
             "pending": result.pending,

@@ -98,6 +98,72 @@ impl Kind {
 
 /// Every kind that this build has, in the order of the docs.
 pub static KINDS: &[Kind] = &[
+    #[cfg(feature = "openai")]
+    Kind {
+        name: "openai",
+        base_url: Some("https://api.openai.com/v1"),
+        base_url_env: "OPENAI_BASE_URL",
+        key_env: &["OPENAI_API_KEY"],
+        needs_key: true,
+        auth: Auth::Bearer,
+        headers: &[],
+        wire: &crate::openai_responses::Responses,
+    },
+    #[cfg(feature = "openai")]
+    Kind {
+        name: "openai-chat",
+        base_url: Some("https://api.openai.com/v1"),
+        base_url_env: "OPENAI_BASE_URL",
+        key_env: &["OPENAI_API_KEY"],
+        needs_key: true,
+        auth: Auth::Bearer,
+        headers: &[],
+        wire: &crate::openai_chat::COMPATIBLE,
+    },
+    #[cfg(feature = "anthropic")]
+    Kind {
+        name: "anthropic",
+        base_url: Some("https://api.anthropic.com"),
+        base_url_env: "ANTHROPIC_BASE_URL",
+        key_env: &["ANTHROPIC_API_KEY"],
+        needs_key: true,
+        auth: Auth::Header("x-api-key"),
+        headers: &[("anthropic-version", "2023-06-01")],
+        wire: &crate::anthropic::Messages,
+    },
+    #[cfg(feature = "google")]
+    Kind {
+        name: "google",
+        base_url: Some("https://generativelanguage.googleapis.com"),
+        base_url_env: "GOOGLE_BASE_URL",
+        key_env: &["GEMINI_API_KEY", "GOOGLE_API_KEY"],
+        needs_key: true,
+        auth: Auth::Header("x-goog-api-key"),
+        headers: &[],
+        wire: &crate::google::GenerateContent,
+    },
+    #[cfg(feature = "cohere")]
+    Kind {
+        name: "cohere",
+        base_url: Some("https://api.cohere.com"),
+        base_url_env: "COHERE_BASE_URL",
+        key_env: &["COHERE_API_KEY", "CO_API_KEY"],
+        needs_key: true,
+        auth: Auth::Bearer,
+        headers: &[],
+        wire: &crate::cohere::Chat,
+    },
+    #[cfg(feature = "ollama")]
+    Kind {
+        name: "ollama",
+        base_url: Some("http://localhost:11434"),
+        base_url_env: "OLLAMA_BASE_URL",
+        key_env: &["OLLAMA_API_KEY"],
+        needs_key: false,
+        auth: Auth::Bearer,
+        headers: &[],
+        wire: &crate::ollama::Chat,
+    },
     #[cfg(feature = "compatible")]
     Kind {
         name: "compatible",

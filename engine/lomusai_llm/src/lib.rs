@@ -4,14 +4,30 @@
 //! answer into ours, without I/O). A provider is a row of [`KINDS`]: an address, a key, and a wire. `http/` holds what all share: the
 //! client, the framings of streams, and the meaning of a status.
 
+#[cfg(feature = "anthropic")]
+mod anthropic;
+#[cfg(feature = "cohere")]
+mod cohere;
 #[cfg(feature = "_http")]
 mod config;
+#[cfg(feature = "google")]
+mod google;
 #[cfg(feature = "_http")]
 mod http;
 #[cfg(feature = "_http")]
+mod ids;
+#[cfg(feature = "_http")]
+mod json;
+#[cfg(feature = "_http")]
 mod kinds;
+#[cfg(feature = "_http")]
+mod media;
+#[cfg(feature = "ollama")]
+mod ollama;
 #[cfg(feature = "_openai_chat")]
 mod openai_chat;
+#[cfg(feature = "_openai_responses")]
+mod openai_responses;
 #[cfg(feature = "_http")]
 mod provider;
 // For the recorded traffic, which is replayed without a network. Not part of the API.

@@ -1,10 +1,11 @@
 //! The wires without a network: what would be posted, and what recorded bytes mean. For tests and benchmarks.
 
-use lomusai_core::Result;
+use lomusai_core::{Error, Result};
 use lomusai_wire::ModelRequest;
 
 pub use crate::http::decoder::Decoder;
 use crate::kinds::Kind;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// What decodes an answer of this kind of provider.
 ///
@@ -22,4 +23,19 @@ pub fn decoder(kind: &str, bytes_max: usize) -> Result<Decoder> {
 pub fn body(kind: &str, request: &ModelRequest, stream: bool) -> Result<Vec<u8>> {
     let kind = Kind::named(kind)?;
     Ok(kind.wire.post(kind.name, request, &request.model, stream)?.body)
+}
+
+/// The error that an answer of this status is.
+///
+/// # Errors
+/// `provider_unknown`.
+pub fn error(kind: &str, status: u16, headers: &[(String, String)], body: &str) -> Result<Error> {
+    let kind = Kind::named(kind)?;
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
+            map.insert(name, value);
+        }
+    }
+    Ok(crate::http::complaint::of_body(kind.name, status, &map, body))
 }

@@ -3,9 +3,14 @@
 use std::collections::VecDeque;
 use std::fmt::Debug;
 
+use lomusai_core::llm::truncated;
 use lomusai_core::{Error, Result};
-use lomusai_wire::{ModelChunk, ModelRequest, codes};
+use lomusai_wire::{Message, ModelChunk, ModelRequest, codes};
+use serde::Deserialize;
 use serde_json::{Map, Value};
+
+use crate::http::failure::{self, nonsense};
+use crate::kinds::KINDS;
 
 /// A protocol of a provider, as one provider speaks it. It does no I/O.
 pub(crate) trait Wire: Debug + Send + Sync {
@@ -66,6 +71,81 @@ pub(crate) fn extra<'a>(request: &'a ModelRequest, name: &str) -> Result<Option<
         Some(_) => {
             let message = format!("settings.provider.{name} must be an object of request fields");
             Err(Error::new(codes::ARGUMENT_INVALID, message))
+        }
+    }
+}
+
+/// Whether another provider made this message: its signatures and ids mean nothing here.
+pub(crate) fn is_foreign(message: &Message, name: &str) -> bool {
+    !message.metadata.contains_key(name) && KINDS.iter().any(|kind| message.metadata.contains_key(kind.name))
+}
+
+/// A body that came whole, or an event.
+///
+/// # Errors
+/// `stream_truncated` where it was cut off, `provider_response_invalid` where it is something else.
+pub(crate) fn parsed<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| {
+        // A cut within a number is not always seen as one.
+        let cut = error.is_eof() || !text.trim_end().ends_with(['}', ']']);
+        if cut { truncated() } else { nonsense(&error.to_string(), text) }
+    })
+}
+
+/// An event of a stream, which the framing has shown to be whole.
+pub(crate) fn event<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| nonsense(&error.to_string(), text))
+}
+
+/// What a body complains of; where it does not, that it makes no sense.
+pub(crate) fn complaint_of(text: &str) -> Error {
+    match serde_json::from_str(text).ok().as_ref().and_then(crate::http::complaint::complaint) {
+        Some(complaint) => failure::in_stream(complaint),
+        None => nonsense("neither an answer nor an error", text),
+    }
+}
+
+/// A count of tokens, capped, so that a nonsensical one cannot overflow a sum.
+pub(crate) fn count(counts: &Value, pointer: &str) -> Option<u64> {
+    counts.pointer(pointer).and_then(Value::as_u64).map(|count| count.min(1 << 50))
+}
+
+/// Facts about an answer, for the message's metadata. They are told as soon as they are known, so that an answer that is cut off has them.
+#[derive(Default)]
+pub(crate) struct Facts {
+    name: &'static str,
+    map: Map<String, Value>,
+    changed: bool,
+}
+
+impl Facts {
+    /// Facts that this provider tells.
+    pub(crate) fn of(name: &'static str) -> Self {
+        Self { name, ..Self::default() }
+    }
+
+    /// The provider.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Keeps a fact, where it is one.
+    pub(crate) fn keep(&mut self, field: &str, value: Option<Value>) {
+        if let Some(value) = value.filter(|value| !value.is_null() && self.map.get(field) != Some(value)) {
+            self.map.insert(field.to_owned(), value);
+            self.changed = true;
+        }
+    }
+
+    /// A fact that was kept.
+    pub(crate) fn get(&self, field: &str) -> Option<&Value> {
+        self.map.get(field)
+    }
+
+    /// Tells what is new.
+    pub(crate) fn tell(&mut self, chunks: &mut VecDeque<ModelChunk>) {
+        if std::mem::take(&mut self.changed) {
+            chunks.push_back(ModelChunk::Metadata { key: self.name.into(), value: self.map.clone().into() });
         }
     }
 }

@@ -139,6 +139,7 @@ struct Finished {
     output: Option<RunOutput>,
     error: Option<ErrorBody>,
     usage: Usage,
+    cost_nano_usd: Option<u64>,
 }
 
 /// What a driver does first.
@@ -503,8 +504,13 @@ impl Driver {
                     self.set_timer(pending.effect_id.clone(), at_ms);
                 }
             }
-            EventBody::RunFinished { output, error, usage, .. } => {
-                self.work.finished = Some(Finished { output: output.clone(), error: error.clone(), usage: *usage });
+            EventBody::RunFinished { output, error, usage, cost_nano_usd, .. } => {
+                self.work.finished = Some(Finished {
+                    output: output.clone(),
+                    error: error.clone(),
+                    usage: *usage,
+                    cost_nano_usd: *cost_nano_usd,
+                });
             }
             _ => {}
         }
@@ -555,6 +561,7 @@ impl Driver {
             run_id: self.live.run_id.clone(),
             status: self.machine.status(),
             usage: finished.as_ref().map_or(self.machine.usage(), |finished| finished.usage),
+            cost_nano_usd: finished.as_ref().map_or(self.machine.cost_nano_usd(), |finished| finished.cost_nano_usd),
             output: finished.and_then(|finished| finished.output),
             error,
             messages: self.machine.messages().to_vec(),

@@ -5,21 +5,19 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
 use lomusai_core::cancel::CancelToken;
-use lomusai_core::component::{CallContext, Emit, Function};
-use lomusai_core::llm::{MessageBuilder, truncated};
-use lomusai_core::machine::{ChildOutcome, Effect, EffectInput, Input, ModelOutcome};
-use lomusai_core::partial_json::parse_partial;
-use lomusai_core::{BoxFuture, Error, Result, transcript};
+use lomusai_core::component::{CallContext, Emit};
+use lomusai_core::machine::{ChildOutcome, Effect, EffectInput, Input};
+use lomusai_core::{BoxFuture, Error, Result};
 use lomusai_wire::{
-    EffectId, EffectKind, EventBody, ModelChunk, ModelRequest, Outcome, Part, PartDelta, RunId, RunStatus,
-    StartRequest, WorkflowRequest, codes,
+    EffectId, EffectKind, EventBody, Outcome, Part, RunId, RunStatus, StartRequest, WorkflowRequest, codes,
 };
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use crate::ask::{ModelCall, StreamFilter};
 use crate::inner::Inner;
+use crate::layer::Patience;
 use crate::run::{Child, Live, Msg, RunResult};
 
 /// Begins an effect. The future gives the input that tells the machine how it ended.
@@ -44,9 +42,10 @@ pub(crate) fn carry_out(
     context.emit = Some(emitter(&live));
     let (id, component, timeout_ms) = (effect.effect_id, effect.component, effect.timeout_ms);
     match effect.input {
-        EffectInput::Model { request, number, structured } => {
+        EffectInput::Model { request, number, structured, first_token_ms, between_tokens_ms } => {
             let filter = StreamFilter { engine: engine.clone(), names: stream.clone(), context: context.clone() };
-            let call = ModelCall { engine, live, component, timeout_ms, number, structured, message_bytes };
+            let patience = Patience::new(Some(timeout_ms), first_token_ms, between_tokens_ms);
+            let call = ModelCall { engine, live, component, patience, number, structured, message_bytes };
             Box::pin(async move { Input::Model(id, call.ask(context, request, filter).await) })
         }
         EffectInput::Tool { arguments } => Box::pin(async move {
@@ -54,7 +53,7 @@ pub(crate) fn carry_out(
             let result = limit
                 .hold(async {
                     let tool = engine.registry.tool(&component)?;
-                    tool.call(context, &arguments).await
+                    engine.call_tool(&*tool, &component, context, &arguments).await
                 })
                 .await;
             Input::Tool(id, result)
@@ -150,11 +149,23 @@ fn child_outcome(result: Result<Arc<RunResult>>) -> ChildOutcome {
         RunStatus::Cancelled => Outcome::Cancelled,
         _ => Outcome::Failed,
     };
-    ChildOutcome::Finished { outcome, output: result.output.clone(), error: result.error.clone(), usage: result.usage }
+    ChildOutcome::Finished {
+        outcome,
+        output: result.output.clone(),
+        error: result.error.clone(),
+        usage: result.usage,
+        cost_nano_usd: result.cost_nano_usd,
+    }
 }
 
 fn failed_child(error: Error) -> ChildOutcome {
-    ChildOutcome::Finished { outcome: Outcome::Failed, output: None, error: Some(error), usage: Default::default() }
+    ChildOutcome::Finished {
+        outcome: Outcome::Failed,
+        output: None,
+        error: Some(error),
+        usage: Default::default(),
+        cost_nano_usd: None,
+    }
 }
 
 fn emitter(live: &Arc<Live>) -> Emit {
@@ -193,7 +204,6 @@ impl Limit<'_> {
 
     fn word(&self) -> &'static str {
         match self.kind {
-            EffectKind::Model => "provider",
             EffectKind::Tool => "tool",
             EffectKind::Step => "step",
             _ => "function",
@@ -202,7 +212,6 @@ impl Limit<'_> {
 
     fn timed_out(&self) -> Error {
         let code = match self.kind {
-            EffectKind::Model => codes::MODEL_TIMEOUT,
             EffectKind::Tool => codes::TOOL_TIMEOUT,
             EffectKind::Step => codes::STEP_TIMEOUT,
             _ => codes::FUNCTION_TIMEOUT,
@@ -213,185 +222,11 @@ impl Limit<'_> {
     }
 }
 
-fn panicked(word: &str, name: &str, panic: &(dyn std::any::Any + Send)) -> Error {
+pub(crate) fn panicked(word: &str, name: &str, panic: &(dyn std::any::Any + Send)) -> Error {
     let text =
         panic.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
     let text = text.unwrap_or_else(|| "no message".into());
     Error::new(codes::CALLBACK_PANICKED, format!("{word} `{name}` panicked: {text}")).with(word, name)
-}
-
-/// One question to a model.
-struct ModelCall {
-    engine: Arc<Inner>,
-    live: Arc<Live>,
-    component: String,
-    timeout_ms: u64,
-    number: u64,
-    structured: bool,
-    message_bytes: u64,
-}
-
-impl ModelCall {
-    async fn ask(self, context: CallContext, request: Arc<ModelRequest>, filter: StreamFilter) -> ModelOutcome {
-        let cancel = context.cancel.clone();
-        let mut builder = MessageBuilder::new(transcript::message_id(self.number), self.number, self.message_bytes);
-        let limit = Limit {
-            kind: EffectKind::Model,
-            name: &self.component,
-            timeout_ms: self.timeout_ms,
-            cancel: cancel.clone(),
-        };
-        let ended = tokio::select! {
-            biased;
-            () = cancel.cancelled() => Err(Error::new(codes::RUN_CANCELLED, "the run was cancelled")),
-            ended = limit.hold(self.read(context, request, &filter, &mut builder)) => ended,
-        };
-        match ended {
-            Ok(()) => ModelOutcome::Answered(builder.finish()),
-            Err(error) => ModelOutcome::Failed { error, usage: builder.usage(), partial: builder.partial() },
-        }
-    }
-
-    /// Reads the stream to its end, and publishes what comes.
-    async fn read(
-        &self,
-        context: CallContext,
-        mut request: Arc<ModelRequest>,
-        filter: &StreamFilter,
-        builder: &mut MessageBuilder,
-    ) -> Result<()> {
-        let (provider, model) = self.engine.registry.model(&self.component)?;
-        if !model.is_empty() {
-            Arc::make_mut(&mut request).model = model;
-        }
-        let mut stream = provider.stream(context, request).await?;
-        let mut objects = self.structured.then(PartialObjects::default);
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk?;
-            if filter.names.is_empty() {
-                if self.push(builder, chunk, &mut objects).await? {
-                    return Ok(());
-                }
-                continue;
-            }
-            match chunk {
-                ModelChunk::Text { text } => {
-                    let text = filter.pass(text, false).await?;
-                    self.push(builder, ModelChunk::Text { text }, &mut objects).await?;
-                }
-                ModelChunk::Finish { reason } => {
-                    let text = filter.pass(String::new(), true).await?;
-                    self.push(builder, ModelChunk::Text { text }, &mut objects).await?;
-                    self.push(builder, ModelChunk::Finish { reason }, &mut objects).await?;
-                    return Ok(());
-                }
-                other => {
-                    self.push(builder, other, &mut objects).await?;
-                }
-            }
-        }
-        Err(truncated())
-    }
-
-    async fn push(
-        &self,
-        builder: &mut MessageBuilder,
-        chunk: ModelChunk,
-        objects: &mut Option<PartialObjects>,
-    ) -> Result<bool> {
-        let publisher = &self.live.publisher;
-        if !publisher.is_read() {
-            return builder.push(chunk, &mut |_| {});
-        }
-        let text = matches!(chunk, ModelChunk::Text { .. });
-        // Two is what a delta usually brings: its part's start and itself.
-        let mut said: Vec<EventBody> = Vec::with_capacity(2);
-        let done = builder.push(chunk, &mut |body| said.push(body))?;
-        let place = said.last().and_then(|body| match body {
-            EventBody::PartDelta { message_id, index, .. } => Some((message_id.clone(), *index)),
-            _ => None,
-        });
-        for body in said {
-            publisher.transient(body).await;
-        }
-        if let (true, Some(objects), Some((message_id, index))) = (text, objects, place)
-            && let Some(object) = objects.read(builder)
-        {
-            publisher.transient(EventBody::PartDelta { message_id, index, delta: PartDelta::Object(object) }).await;
-        }
-        Ok(done)
-    }
-}
-
-/// Reads a structured answer while it is written, at intervals that grow with it, so that the work stays linear.
-#[derive(Default)]
-struct PartialObjects {
-    read_at: usize,
-    last: Option<Value>,
-}
-
-impl PartialObjects {
-    fn read(&mut self, builder: &MessageBuilder) -> Option<Value> {
-        let text = builder.text_so_far();
-        if text.len() < self.read_at {
-            return None;
-        }
-        self.read_at = text.len() + text.len() / 16;
-        let object = parse_partial(text.trim_start().trim_start_matches("```json").trim_start_matches("```"))?;
-        if self.last.as_ref() == Some(&object) {
-            return None;
-        }
-        self.last = Some(object.clone());
-        Some(object)
-    }
-}
-
-/// The stream processors: a chain beside the deltas, which is free when it is empty.
-struct StreamFilter {
-    engine: Arc<Inner>,
-    names: Arc<[String]>,
-    context: CallContext,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct StreamReply {
-    text: Option<String>,
-    abort: Option<StreamAbort>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct StreamAbort {
-    reason: String,
-    retry: bool,
-}
-
-impl StreamFilter {
-    async fn pass(&self, mut text: String, end: bool) -> Result<String> {
-        for name in &*self.names {
-            let function: Arc<dyn Function> = self.engine.registry.function(name)?;
-            let question = json!({"phase": "stream", "text": text, "end": end});
-            let reply = function.call(self.context.clone(), question).await?;
-            if reply.is_null() {
-                continue;
-            }
-            let reply: StreamReply = serde_json::from_value(reply).map_err(|e| {
-                Error::new(
-                    codes::FUNCTION_REPLY_INVALID,
-                    format!("function `{name}` answered what no stream processor may: {e}"),
-                )
-                .with("function", name.as_str())
-            })?;
-            if let Some(StreamAbort { reason, retry }) = reply.abort {
-                return Err(Error::new(codes::PROCESSOR_ABORTED, format!("a processor stopped the run: {reason}"))
-                    .with("reason", reason)
-                    .with("retry", retry));
-            }
-            text = reply.text.unwrap_or(text);
-        }
-        Ok(text)
-    }
 }
 
 /// Bytes that an event adds to a journal, roughly: what is large in it.

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use lomusai_core::budget::Amount;
 use lomusai_core::component::{Function, HostSlot, Step};
-use lomusai_core::llm::{EmbeddingProvider, LlmProvider};
+use lomusai_core::llm::{EmbeddingProvider, LlmProvider, Router};
+use lomusai_core::models::ModelTable;
 use lomusai_core::seam::{Clock, Ids};
 use lomusai_core::storage::{MemoryStore, Store, ThreadInfo};
 use lomusai_core::sync::{Mutex, RwLock};
@@ -14,11 +16,14 @@ use lomusai_core::telemetry::TelemetrySink;
 use lomusai_core::tool::Tool;
 use lomusai_core::{Error, Result, journal};
 use lomusai_wire::{
-    AgentSpec, Command, Event, Message, RunFilter, RunId, RunInfo, RunStatus, ThreadId, WorkflowSpec, codes,
+    AgentSpec, Budget, Command, Event, Message, ModelInfo, RunFilter, RunId, RunInfo, RunStatus, ThreadId,
+    WorkflowSpec, codes,
 };
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
+use crate::budgets::Budgets;
+use crate::cassette::{Cassette, CassetteConfig};
 use crate::clock::{RandomIds, SystemClock, random_hex};
 use crate::config::EngineConfig;
 use crate::inner::{Inner, closed, run_active};
@@ -40,6 +45,19 @@ pub struct EngineBuilder {
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
     telemetry: Option<Arc<dyn TelemetrySink>>,
+    router: Option<Arc<dyn Router>>,
+}
+
+/// A shared budget and what was spent of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BudgetState {
+    /// Its name.
+    pub name: String,
+    /// What may be used.
+    pub limit: Budget,
+    /// What was used, of all that can be bounded.
+    pub spent: Amount,
 }
 
 /// What [`Engine::start`] found.
@@ -81,11 +99,27 @@ impl EngineBuilder {
         self
     }
 
+    /// Finds models whose providers are not registered. Default: nobody does.
+    pub fn with_router(mut self, router: Arc<dyn Router>) -> Self {
+        self.router = Some(router);
+        self
+    }
+
     /// Starts the engine's threads. Runs nothing: see [`Engine::start`].
     ///
     /// # Errors
-    /// `internal` when the system gives no threads.
+    /// `internal` when the system gives no threads; `cassette_invalid`, `argument_invalid` for the cassette.
     pub fn build(self) -> Result<Engine> {
+        let cassette = match &self.config.cassette {
+            Some(config) => Some(config.clone()),
+            None => CassetteConfig::from_env()?,
+        };
+        let cassette = cassette.as_ref().map(Cassette::open).transpose()?;
+        if let (Some(cassette), Some(router)) = (&cassette, &self.router) {
+            router.secrets().iter().for_each(|secret| cassette.secrets.hide(secret));
+        }
+        let replays = cassette.as_ref().is_some_and(|cassette| cassette.only_replays());
+        let registry = Registry::new(self.router, self.config.provider_limits.clone(), replays);
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder.enable_all().thread_name("lomusai");
         if let Some(threads) = self.config.threads {
@@ -95,8 +129,11 @@ impl EngineBuilder {
             .build()
             .map_err(|e| Error::new(codes::INTERNAL, format!("the engine's threads cannot be started: {e}")))?;
         Ok(Engine(Arc::new(Inner {
+            models: ModelTable::built_in().clone().with(&self.config.models),
+            budgets: Budgets::new(self.config.budgets.clone()),
+            cassette,
             config: self.config,
-            registry: Registry::default(),
+            registry,
             store: self.store.unwrap_or_else(|| Arc::new(MemoryStore::new())),
             clock: self.clock,
             ids: self.ids,
@@ -116,7 +153,14 @@ impl EngineBuilder {
 impl Engine {
     /// Begins an engine with these settings.
     pub fn builder(config: EngineConfig) -> EngineBuilder {
-        EngineBuilder { config, store: None, clock: Arc::new(SystemClock), ids: Arc::new(RandomIds), telemetry: None }
+        EngineBuilder {
+            config,
+            store: None,
+            clock: Arc::new(SystemClock),
+            ids: Arc::new(RandomIds),
+            telemetry: None,
+            router: None,
+        }
     }
 
     /// An engine that keeps its runs in memory, with default settings.
@@ -196,6 +240,45 @@ impl Engine {
     /// `provider_unknown`, and what the embedder gives.
     pub async fn embed(&self, embedder: &str, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
         self.0.registry.embedder(embedder)?.embed(texts).await
+    }
+
+    /// The models that are known: of the table, of the settings, and every provider that can be asked, with what each can do and costs.
+    /// By provider, then model. `configured` says whether a run could ask it now.
+    pub fn models(&self) -> Vec<ModelInfo> {
+        let providers = self.0.registry.providers();
+        let mut models: Vec<ModelInfo> = self.0.models.iter().cloned().collect();
+        for name in providers.keys() {
+            if !models.iter().any(|info| info.provider == *name) {
+                models.push(ModelInfo::new(name, ""));
+            }
+        }
+        for info in &mut models {
+            (info.configured, info.missing) = match providers.get(&info.provider) {
+                Some(missing) => (missing.is_none(), missing.clone()),
+                None => (false, None),
+            };
+        }
+        models.sort_by(|a, b| (&a.provider, &a.model).cmp(&(&b.provider, &b.model)));
+        models
+    }
+
+    /// The shared budgets, and what was spent of each. By name.
+    pub fn budgets(&self) -> Vec<BudgetState> {
+        let budgets = self.0.config.budgets.iter();
+        budgets
+            .map(|(name, limit)| BudgetState {
+                name: name.clone(),
+                limit: *limit,
+                spent: self.0.budgets.spent(name).unwrap_or_default(),
+            })
+            .collect()
+    }
+
+    /// Keeps a text out of the cassette: a key that the engine cannot know of.
+    pub fn hide_secret(&self, secret: &str) {
+        if let Some(cassette) = &self.0.cassette {
+            cassette.secrets.hide(secret);
+        }
     }
 
     /// Gives notes and events to this sink from now on.

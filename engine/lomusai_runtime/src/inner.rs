@@ -6,35 +6,44 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lomusai_core::agent::{AgentMachine, Start};
+use lomusai_core::budget::Amount;
 use lomusai_core::cancel::CancelToken;
-use lomusai_core::component::HostSlot;
+use lomusai_core::component::{CallContext, HostSlot};
+use lomusai_core::llm::LlmProvider;
 use lomusai_core::machine::{Input, Machine};
+use lomusai_core::models::ModelTable;
 use lomusai_core::seam::{Clock, Ids};
 use lomusai_core::storage::Store;
 use lomusai_core::sync::{Mutex, RwLock};
 use lomusai_core::telemetry::TelemetrySink;
+use lomusai_core::tool::Tool;
 use lomusai_core::workflow::{self, WorkflowMachine};
 use lomusai_core::{Error, Result};
 use lomusai_wire::{
-    Command, Context, EffectId, Event, History, LogLevel, Message, OnBusy, Parent, PendingKind, RunFilter, RunId,
-    RunInfo, RunStatus, SpecKind, StartRequest, WorkflowRequest, codes,
+    Command, Context, EffectId, Event, History, LogLevel, Message, ModelInfo, OnBusy, Parent, PendingKind, RunFilter,
+    RunId, RunInfo, RunStatus, SpecKind, StartRequest, ToolReply, WorkflowRequest, codes,
 };
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::budgets::{Budgets, RunBudgets};
+use crate::cassette::{self, Cassette, Taped};
 use crate::config::EngineConfig;
 use crate::driver::{AnyPlan, Driver, First, ThreadPlace, Work};
 use crate::engine::StartReport;
 use crate::load::is_unfinished;
 use crate::publisher::Publisher;
 use crate::queue::EventQueue;
-use crate::registry::Registry;
+use crate::registry::{Registry, split};
 use crate::run::{Child, Live, Msg, RunRequest, Settled};
 
 /// What every clone of an engine shares.
 pub(crate) struct Inner {
     pub(crate) config: EngineConfig,
     pub(crate) registry: Registry,
+    pub(crate) models: ModelTable,
+    pub(crate) budgets: Arc<Budgets>,
+    pub(crate) cassette: Option<Arc<Cassette>>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn Ids>,
@@ -60,6 +69,35 @@ impl Inner {
 
     pub(crate) fn live(&self, run_id: &RunId) -> Option<Arc<Live>> {
         self.live.lock().get(run_id).cloned()
+    }
+
+    /// What is known of a model that a spec names.
+    pub(crate) fn model_info(&self, model: &str) -> Option<ModelInfo> {
+        let (provider, name) = split(model);
+        self.models.find(provider, name).cloned()
+    }
+
+    /// A provider with the cassette before it, where one is open.
+    pub(crate) fn taped(&self, provider: Option<Arc<dyn LlmProvider>>, component: &str) -> Arc<dyn LlmProvider> {
+        match &self.cassette {
+            Some(cassette) => {
+                Arc::new(Taped { inner: provider, cassette: cassette.clone(), component: component.to_owned() })
+            }
+            None => provider.expect("only a cassette answers for nobody"),
+        }
+    }
+
+    pub(crate) async fn call_tool(
+        &self,
+        tool: &dyn Tool,
+        name: &str,
+        context: CallContext,
+        arguments: &str,
+    ) -> Result<ToolReply> {
+        match &self.cassette {
+            Some(cassette) => cassette::call_tool(cassette, tool, name, context, arguments).await,
+            None => tool.call(context, arguments).await,
+        }
     }
 
     /// A driver has ended its work.
@@ -143,12 +181,14 @@ impl Inner {
             parent: parent.clone(),
             context: durable(&context, &transient),
         };
+        let own = options.budget.or(plan.spec.agent.budget);
+        let budgets = self.budgets.of_run(&run_id, own, &options.shared_budgets, Amount::default())?;
         let timeout_ms = options.timeout_ms;
         let machine = AgentMachine::new(&plan, run_id.clone(), history, options)?;
         let mut info = RunInfo::new(run_id, &plan.spec.agent.name, self.clock.now_ms());
         info.parent.clone_from(&parent);
         info.thread = start.thread.clone();
-        let new = New { info, context, transient, detached, host, thread, timeout_ms };
+        let new = New { info, context, transient, detached, host, thread, timeout_ms, budgets };
         let first = First::Start(Box::new(start), on_busy);
         self.spawn_machine(machine.into(), AnyPlan::Agent(plan), new, first, queue, begun)
     }
@@ -164,6 +204,7 @@ impl Inner {
         let plan = self.registry.workflow(&request.workflow)?;
         let run_id = self.new_id(request.run_id, parent.as_ref())?;
         let WorkflowRequest { input, context, transient, state, detached, .. } = request;
+        let shared = parent.as_ref().map_or_else(Vec::new, |(live, _)| live.budgets.shared());
         let parent = parent.map(|(live, effect_id)| Parent::new(live.run_id.clone(), effect_id));
         let start = workflow::Start {
             input,
@@ -178,7 +219,9 @@ impl Inner {
         let mut info = RunInfo::new(run_id, &plan.spec.name, self.clock.now_ms());
         info.kind = SpecKind::Workflow;
         info.parent = parent;
-        let new = New { info, context, transient, detached, host, thread: None, timeout_ms: None };
+        // What its children use is counted where its own parents and the engine count.
+        let budgets = self.budgets.of_run(&info.run_id, None, &shared, Amount::default())?;
+        let new = New { info, context, transient, detached, host, thread: None, timeout_ms: None, budgets };
         let first = First::StartWorkflow(Box::new(start));
         self.spawn_machine(machine.into(), AnyPlan::Workflow(plan), new, first, queue, begun)
     }
@@ -192,7 +235,7 @@ impl Inner {
         queue: Option<Arc<EventQueue>>,
         begun: Option<oneshot::Sender<Result<()>>>,
     ) -> Result<Arc<Live>> {
-        let New { info, context, transient, detached, host, thread, timeout_ms } = new;
+        let New { info, context, transient, detached, host, thread, timeout_ms, budgets } = new;
         let run_id = info.run_id.clone();
         let (inbox, receiver) = mpsc::unbounded_channel();
         let cancel = CancelToken::new();
@@ -204,6 +247,7 @@ impl Inner {
             inbox,
             publisher: Publisher::new(run_id, self.clock.clone(), 0, queue, detached, cancel.clone()),
             cancel,
+            budgets,
             context: Arc::new(context),
             transient,
             host,
@@ -296,6 +340,7 @@ impl Inner {
             Child::Agent(mut request) => {
                 (request.run_id, request.context, request.transient) = (Some(run_id), context, transient);
                 request.on_busy = OnBusy::Error;
+                request.options.shared_budgets = parent.budgets.shared();
                 request.into()
             }
             Child::Workflow(mut request) => {
@@ -331,6 +376,7 @@ impl Inner {
                     inbox,
                     publisher: Publisher::new(run_id.clone(), self.clock.clone(), 0, None, true, cancel.clone()),
                     cancel,
+                    budgets: self.budgets.of_run(run_id, None, &[], Amount::default())?,
                     context: Arc::default(),
                     transient: Vec::new(),
                     host: None,
@@ -583,6 +629,7 @@ struct New {
     host: Option<HostSlot>,
     thread: Option<ThreadPlace>,
     timeout_ms: Option<u64>,
+    budgets: RunBudgets,
 }
 
 fn check_run_id(id: &RunId) -> Result<()> {

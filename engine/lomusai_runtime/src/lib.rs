@@ -1,19 +1,24 @@
 //! The driver of Lomusai: an engine that keeps components, starts and recovers runs, and carries out on tokio what their machines decide.
 
+mod ask;
+mod budgets;
+mod cassette;
 mod clock;
 mod config;
 mod driver;
 mod effects;
 mod engine;
 mod inner;
+pub mod layer;
 mod load;
 mod publisher;
 mod queue;
 mod registry;
 mod run;
 
+pub use cassette::{CassetteConfig, CassetteMode};
 pub use config::EngineConfig;
-pub use engine::{Engine, EngineBuilder, StartReport};
+pub use engine::{BudgetState, Engine, EngineBuilder, StartReport};
 pub use queue::Next;
 pub use registry::ComponentKind;
 pub use run::{Observer, Run, RunRequest, RunResult};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use lomusai_core::agent::AgentMachine;
+use lomusai_core::budget::Amount;
 use lomusai_core::cancel::CancelToken;
 use lomusai_core::component::HostSlot;
 use lomusai_core::machine::Machine;
@@ -15,6 +16,7 @@ use lomusai_wire::{
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
+use crate::budgets::spent_by;
 use crate::driver::{AnyPlan, Driver, ThreadPlace, Work};
 use crate::inner::Inner;
 use crate::publisher::Publisher;
@@ -94,6 +96,10 @@ impl Inner {
         let (inbox, receiver) = mpsc::unbounded_channel();
         let cancel = CancelToken::new();
         let detached = queue.is_none();
+        let own = machine.budget();
+        let counted = own.is_some() || info.parent.is_some();
+        let spent = if counted { spent_by(&*self.store, &run_id, &events).await? } else { Amount::default() };
+        let budgets = self.budgets.of_run(&run_id, own, &started.options.shared_budgets, spent)?;
         let live = Arc::new(Live {
             run_id: run_id.clone(),
             agent: info.agent.as_str().into(),
@@ -102,6 +108,7 @@ impl Inner {
             inbox,
             publisher: Publisher::new(run_id, self.clock.clone(), seq, queue, detached, cancel.clone()),
             cancel,
+            budgets,
             context: Arc::new(started.context.clone()),
             transient: Vec::new(),
             host,
@@ -182,6 +189,7 @@ impl Inner {
             output: None,
             error: None,
             usage: Default::default(),
+            cost_nano_usd: None,
             messages: Vec::new(),
             history,
             pending: info.pending,
@@ -195,10 +203,10 @@ impl Inner {
                         None => messages.push(message.clone()),
                     }
                 }
-                EventBody::RunFinished { output, error, usage, .. } => {
+                EventBody::RunFinished { output, error, usage, cost_nano_usd, .. } => {
                     result.output.clone_from(output);
                     result.error = error.clone().map(Error::from);
-                    result.usage = *usage;
+                    (result.usage, result.cost_nano_usd) = (*usage, *cost_nano_usd);
                 }
                 _ => {}
             }

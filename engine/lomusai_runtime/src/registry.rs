@@ -1,17 +1,19 @@
 //! What the host has registered, by kind and name.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use lomusai_core::agent::{Plan, PlannedTool, check_agent, check_name, check_tool};
 use lomusai_core::component::{Function, Step};
-use lomusai_core::llm::{EmbeddingProvider, LlmProvider};
-use lomusai_core::sync::RwLock;
+use lomusai_core::llm::{EmbeddingProvider, LlmProvider, Router};
+use lomusai_core::sync::{Mutex, RwLock};
 use lomusai_core::tool::Tool;
 use lomusai_core::workflow::{Needed, WorkflowPlan, difference};
 use lomusai_core::{Error, Result};
 use lomusai_wire::{AgentSpec, Code, RawJson, RunSpec, WorkflowSpec, codes};
 use serde_json::Value;
+
+use crate::layer::{self, ProviderLimits};
 
 /// What kind of thing a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,8 +66,24 @@ struct RegisteredTool {
     planned: PlannedTool,
 }
 
+/// Who answers for a model, and the model's name there. Nobody, where a cassette answers.
+pub(crate) struct Found {
+    pub(crate) provider: Option<Arc<dyn LlmProvider>>,
+    pub(crate) model: String,
+}
+
+/// What stands before the first slash of a model's name, and what behind.
+pub(crate) fn split(model: &str) -> (&str, &str) {
+    model.split_once('/').unwrap_or((model, ""))
+}
+
 #[derive(Default)]
 pub(crate) struct Registry {
+    router: Option<Arc<dyn Router>>,
+    limits: BTreeMap<String, ProviderLimits>,
+    /// Whether a cassette answers in the place of all providers.
+    replays: bool,
+    routed: Mutex<HashMap<String, Arc<dyn LlmProvider>>>,
     agents: RwLock<HashMap<String, Arc<AgentSpec>>>,
     tools: RwLock<HashMap<String, RegisteredTool>>,
     providers: RwLock<HashMap<String, Arc<dyn LlmProvider>>>,
@@ -78,6 +96,14 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
+    pub(crate) fn new(
+        router: Option<Arc<dyn Router>>,
+        limits: BTreeMap<String, ProviderLimits>,
+        replays: bool,
+    ) -> Self {
+        Self { router, limits, replays, ..Self::default() }
+    }
+
     pub(crate) fn add_agent(&self, spec: AgentSpec) -> Result<()> {
         check_agent(&spec)?;
         insert(&self.agents, ComponentKind::Agent, spec.name.clone(), Arc::new(spec))
@@ -93,6 +119,7 @@ impl Registry {
 
     pub(crate) fn add_provider(&self, name: &str, provider: Arc<dyn LlmProvider>) -> Result<()> {
         check_name("provider", name)?;
+        let provider = layer::limited(provider, self.limits.get(name));
         insert(&self.providers, ComponentKind::Provider, name.to_owned(), provider)
     }
 
@@ -180,17 +207,64 @@ impl Registry {
         find(&self.embedders, ComponentKind::Embedder, name)
     }
 
-    /// The provider that a spec's `model` names, and the model's name at that provider.
-    pub(crate) fn model(&self, model: &str) -> Result<(Arc<dyn LlmProvider>, String)> {
-        if let Ok(provider) = find(&self.providers, ComponentKind::Provider, model) {
-            return Ok((provider, String::new()));
+    /// The provider that a spec's `model` names, and the model's name at that provider: a registered one, else the router's.
+    ///
+    /// # Errors
+    /// `provider_unknown`, naming what there is; `credentials_missing` and what else the router says.
+    pub(crate) fn model(&self, model: &str) -> Result<Found> {
+        match self.find_model(model) {
+            // What is only given back needs nobody to ask.
+            Err(_) if self.replays => {
+                let (_, name) = split(model);
+                Ok(Found { provider: None, model: name.to_owned() })
+            }
+            found => found,
         }
-        if let Some((provider, name)) = model.split_once('/')
-            && let Ok(provider) = find(&self.providers, ComponentKind::Provider, provider)
-        {
-            return Ok((provider, name.to_owned()));
+    }
+
+    fn find_model(&self, model: &str) -> Result<Found> {
+        let found = |provider, model: &str| Found { provider: Some(provider), model: model.to_owned() };
+        if let Some(provider) = self.providers.read().get(model) {
+            return Ok(found(provider.clone(), ""));
         }
-        find(&self.providers, ComponentKind::Provider, model).map(|provider| (provider, String::new()))
+        let (name, rest) = split(model);
+        if let Some(provider) = self.providers.read().get(name) {
+            return Ok(found(provider.clone(), rest));
+        }
+        if let Some(provider) = self.routed(name)? {
+            return Ok(found(provider, rest));
+        }
+        let mut known: Vec<String> = self.providers.read().keys().cloned().collect();
+        known.extend(self.router.iter().flat_map(|router| router.providers()).map(|(name, _)| name));
+        known.sort_unstable();
+        known.dedup();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        Err(Error::new(
+            codes::PROVIDER_UNKNOWN,
+            format!("no provider `{name}` is registered or known: register it, or name one of {known}"),
+        )
+        .with("provider", name))
+    }
+
+    /// The router's provider of this name, made when it is first asked for.
+    fn routed(&self, name: &str) -> Result<Option<Arc<dyn LlmProvider>>> {
+        let Some(router) = &self.router else { return Ok(None) };
+        let mut routed = self.routed.lock();
+        if let Some(provider) = routed.get(name) {
+            return Ok(Some(provider.clone()));
+        }
+        let Some(provider) = router.provider(name)? else { return Ok(None) };
+        let provider = layer::limited(provider, self.limits.get(name));
+        routed.insert(name.to_owned(), provider.clone());
+        Ok(Some(provider))
+    }
+
+    /// What there is to ask: registered providers, and the router's with why they cannot be asked where they cannot.
+    pub(crate) fn providers(&self) -> BTreeMap<String, Option<String>> {
+        let mut all: BTreeMap<String, Option<String>> =
+            self.router.iter().flat_map(|router| router.providers()).collect();
+        all.extend(self.providers.read().keys().map(|name| (name.clone(), None)));
+        all
     }
 
     /// The plan for a new run of an agent.
@@ -201,7 +275,7 @@ impl Registry {
         }
         let spec = find(&self.agents, ComponentKind::Agent, agent)?;
         let plan = self.compose((*spec).clone(), None)?;
-        self.model(&plan.spec.agent.model)?;
+        self.check_models(&plan.spec.agent)?;
         self.check_functions(&plan.spec)?;
         self.plans.write().insert(key, plan.clone());
         Ok(plan)
@@ -219,7 +293,7 @@ impl Registry {
         let plan = self
             .compose(spec.agent.clone(), Some(&spec))
             .map_err(|error| if error.is(codes::COMPONENT_CHANGED) { error } else { blocked(error) })?;
-        self.model(&plan.spec.agent.model).map_err(blocked)?;
+        self.check_models(&plan.spec.agent).map_err(blocked)?;
         self.check_functions(&plan.spec).map_err(blocked)?;
         self.plans.write().insert(key, plan.clone());
         Ok(plan)
@@ -252,6 +326,14 @@ impl Registry {
         });
         let agents = agents.collect::<Result<Vec<_>>>()?;
         Ok(Arc::new(Plan::new(agent, tools, agents)?))
+    }
+
+    fn check_models(&self, agent: &AgentSpec) -> Result<()> {
+        let fallbacks = agent.fallbacks.iter().filter(|entry| !entry.disabled).map(|entry| &entry.model);
+        [&agent.model]
+            .into_iter()
+            .chain(fallbacks)
+            .try_for_each(|model| self.model(model).map(drop).map_err(|error| error.with("agent", agent.name.as_str())))
     }
 
     fn check_functions(&self, spec: &RunSpec) -> Result<()> {

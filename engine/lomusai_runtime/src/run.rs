@@ -13,6 +13,7 @@ use lomusai_wire::{
 };
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 
+use crate::budgets::RunBudgets;
 use crate::publisher::Publisher;
 use crate::queue::{EventQueue, Next};
 
@@ -30,6 +31,8 @@ pub struct RunResult {
     pub error: Option<Error>,
     /// Tokens used by the run and its children.
     pub usage: Usage,
+    /// What they cost, in nano-dollars. `None` where the price of any of them is not known: never taken for nothing.
+    pub cost_nano_usd: Option<u64>,
     /// The whole conversation: history, input and what was said. The next call's `history`.
     pub messages: Vec<Arc<Message>>,
     /// How many of `messages` were there before the run.
@@ -118,6 +121,7 @@ pub(crate) struct Live {
     /// Set as soon as somebody asks for it to be cancelled, before it is recorded.
     pub(crate) cancel: CancelToken,
     pub(crate) publisher: Publisher,
+    pub(crate) budgets: RunBudgets,
     pub(crate) context: Arc<Context>,
     /// Keys of `context` that stay out of every journal.
     pub(crate) transient: Vec<String>,

@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    EffectId, Message, ModelSettings, Outcome, OutputSpec, Parent, Pending, RunId, SpecKind, ThreadId, ToolChoice,
-    ToolSpec,
+    Budget, EffectId, Message, ModelSettings, Outcome, OutputSpec, Parent, Pending, RunId, SpecKind, ThreadId,
+    ToolChoice, ToolSpec,
 };
 
 /// What a caller wants its functions to know about a run.
@@ -200,6 +200,12 @@ pub struct RunOptions {
     /// Longest time the run may work.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// What the run may use, its sub-agents included, in place of the agent's budget.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
+    /// Names of the engine's budgets that the run draws on, beside its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shared_budgets: Vec<String>,
     /// Whether the thread is written after each step, not only at the end.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub save_per_step: bool,

@@ -96,6 +96,10 @@ fn is_one(n: &u32) -> bool {
     *n == 1
 }
 
+fn is_first(choice: &u32) -> bool {
+    *choice == 0
+}
+
 fn one() -> u32 {
     1
 }
@@ -165,6 +169,9 @@ pub enum EventBody {
         /// Tokens used by the run and its children.
         #[serde(default, skip_serializing_if = "Usage::is_empty")]
         usage: Usage,
+        /// What they cost, in nano-dollars. Absent where the price of any of them is not known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cost_nano_usd: Option<u64>,
     },
     /// The world was asked for something.
     EffectStarted {
@@ -177,6 +184,9 @@ pub enum EventBody {
         /// Counts from 1; the idempotency key `run_id/effect_id` is the same for every attempt.
         #[serde(default = "one", skip_serializing_if = "is_one")]
         attempt: u32,
+        /// Which of the agent's models is asked: 0 for `model`, from 1 for its `fallbacks`.
+        #[serde(default, skip_serializing_if = "is_first")]
+        choice: u32,
         /// The tool call it serves.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         call_id: Option<CallId>,
@@ -203,6 +213,9 @@ pub enum EventBody {
         /// Tokens used.
         #[serde(default, skip_serializing_if = "Usage::is_empty")]
         usage: Usage,
+        /// What it cost, in nano-dollars. Absent where that is not known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cost_nano_usd: Option<u64>,
     },
     /// It failed.
     EffectFailed {
@@ -216,6 +229,9 @@ pub enum EventBody {
         /// Tokens used all the same.
         #[serde(default, skip_serializing_if = "Usage::is_empty")]
         usage: Usage,
+        /// What it cost, in nano-dollars. Absent where that is not known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cost_nano_usd: Option<u64>,
     },
     /// It waits for a command.
     EffectSuspended {

@@ -10,6 +10,7 @@ mod ids;
 mod json;
 mod message;
 mod model;
+mod price;
 mod spec;
 mod usage;
 mod workflow;
@@ -24,9 +25,10 @@ pub use ids::{CallId, EffectId, MessageId, RunId, ThreadId};
 pub use json::{MAX_SAFE_INTEGER, RawJson, normalise};
 pub use message::{Message, Part, Reasoning, Role, Source, ToolCall, ToolResult, ToolStatus};
 pub use model::{FinishReason, FunctionReply, ModelChunk, ModelRequest, ModelTool, ToolReply};
+pub use price::{Budget, LongPrice, ModelInfo, Price};
 pub use spec::{
-    AgentSpec, Approval, Hooks, Instructions, Limits, ModelSettings, OutputSpec, Processors, RunSpec, StopCondition,
-    ToolChoice, ToolSpec,
+    AgentSpec, Approval, Fallback, Hooks, Instructions, Limits, ModelSettings, OutputSpec, Processors, RunSpec,
+    StopCondition, ToolChoice, ToolSpec,
 };
 pub use usage::Usage;
 pub use workflow::{

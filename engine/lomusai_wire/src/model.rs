@@ -124,7 +124,7 @@ pub enum ModelChunk {
         /// The part.
         part: Part,
     },
-    /// Fields that the provider wants back with the last part, or with a call. Kept with the reasoning or the call itself, and
+    /// Fields that the provider wants back with the last part, which ends there, or with a call. Kept with the reasoning or the call itself, and
     /// for any other part in a `provider` part after it.
     Fields {
         /// The call of this index; absent for the last part.

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::RawJson;
+use crate::{Budget, RawJson};
 
 /// What an agent is: a model, instructions, tools and rules.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -23,6 +23,9 @@ pub struct AgentSpec {
     pub instructions: Option<Instructions>,
     /// The model: the name of a registered provider, or `provider/model` to pass `model` to the provider registered as `provider`.
     pub model: String,
+    /// Models to ask, in order, where the one before them failed for good. Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fallbacks: Vec<Fallback>,
     /// Settings for every model call.
     #[serde(skip_serializing_if = "ModelSettings::is_default")]
     pub settings: ModelSettings,
@@ -59,9 +62,37 @@ pub struct AgentSpec {
     /// Times and sizes that a run must stay within.
     #[serde(skip_serializing_if = "Limits::is_default")]
     pub limits: Limits,
+    /// What each run may use, its sub-agents included. Default: no bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
     /// Facts for the host.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub metadata: Map<String, Value>,
+}
+
+/// A model to ask where the one before it failed: after its retries, or at once where trying again would not help.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Fallback {
+    /// The model, as [`AgentSpec::model`] names one.
+    pub model: String,
+    /// Retries of this model where the failure may pass. Default 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_retries: Option<u32>,
+    /// Whether the entry is left out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disabled: bool,
+    /// Settings over the agent's and the run's, for this model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<ModelSettings>,
+}
+
+impl Fallback {
+    /// This model, without retries.
+    pub fn new(model: impl Into<String>) -> Self {
+        Self { model: model.into(), ..Self::default() }
+    }
 }
 
 impl AgentSpec {
@@ -309,6 +340,12 @@ pub struct Limits {
     /// Longest model call. Default 600,000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_ms: Option<u64>,
+    /// Longest wait for the first piece of a model's answer. Default: none, but for `model_ms`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_token_ms: Option<u64>,
+    /// Longest wait between two pieces of a model's answer. Default: none, but for `model_ms`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub between_tokens_ms: Option<u64>,
     /// Longest tool call, unless the tool says otherwise. Default 300,000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_ms: Option<u64>,

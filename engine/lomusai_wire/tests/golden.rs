@@ -36,11 +36,13 @@ macro_rules! wire_types {
 }
 
 const WIRE: &[WireType] = wire_types! {
-    Action AgentSpec Approval CallId Command Condition Context EffectId EffectKind ErrorBody Event EventBody FinishReason ForeachSpec Fork FunctionReply History
-    Hooks Input Instructions Kind Limits LogLevel LoopSpec Mapping Message MessageId ModelChunk ModelRequest ModelSettings ModelTool Needs OnBusy
-    Outcome OutputSpec Parent Part PartDelta Pending PendingKind Processors RawJson Reasoning Retry Role RunFilter RunId RunInfo
-    RunOptions RunOutput RunSpec RunStatus SignalKind Source SpecKind SpecRef StartRequest StepReply StepSpec StopCondition SuspendSpec ThreadId ToolCall
-    ToolChoice ToolReply ToolResult ToolSpec ToolStatus Usage WaitSpec WorkflowRequest WorkflowSpec
+    Action AgentSpec Approval Budget CallId Command Condition Context EffectId EffectKind ErrorBody Event EventBody
+    Fallback FinishReason ForeachSpec Fork FunctionReply History Hooks Input Instructions Kind Limits LogLevel LongPrice
+    LoopSpec Mapping Message MessageId ModelChunk ModelInfo ModelRequest ModelSettings ModelTool Needs OnBusy Outcome
+    OutputSpec Parent Part PartDelta Pending PendingKind Price Processors RawJson Reasoning Retry Role RunFilter RunId
+    RunInfo RunOptions RunOutput RunSpec RunStatus SignalKind Source SpecKind SpecRef StartRequest StepReply StepSpec
+    StopCondition SuspendSpec ThreadId ToolCall ToolChoice ToolReply ToolResult ToolSpec ToolStatus Usage WaitSpec
+    WorkflowRequest WorkflowSpec
 };
 
 /// Public names that never cross a border as JSON.

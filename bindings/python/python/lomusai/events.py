@@ -337,6 +337,7 @@ class RunFinishedEvent(_RunFinishedEvent, total=False):
     output: RunOutput
     error: ErrorBody
     usage: Usage
+    cost_nano_usd: int
 
 
 class _EffectStartedEvent(Envelope):
@@ -350,6 +351,7 @@ class EffectStartedEvent(_EffectStartedEvent, total=False):
     """`effect_started`: The world was asked for something."""
 
     attempt: int
+    choice: int
     call_id: str
     resume: Any
     due_at_ms: int
@@ -367,6 +369,7 @@ class EffectCompletedEvent(_EffectCompletedEvent, total=False):
     content: list[Part]
     finish: FinishReason
     usage: Usage
+    cost_nano_usd: int
 
 
 class _EffectFailedEvent(Envelope):
@@ -380,6 +383,7 @@ class EffectFailedEvent(_EffectFailedEvent, total=False):
 
     retry_at_ms: int
     usage: Usage
+    cost_nano_usd: int
 
 
 class EffectSuspendedEvent(Envelope, Pending):

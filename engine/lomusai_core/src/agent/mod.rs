@@ -26,5 +26,5 @@ mod state;
 mod tests;
 
 pub use crate::machine::{ChildOutcome, Decision, Effect, EffectInput, Input, ModelOutcome};
-pub use machine::{AgentMachine, Start};
+pub use machine::{AgentMachine, Start, WRITTEN_BY};
 pub use plan::{AGENT_TOOL_PREFIX, Plan, PlannedTool, check_agent, check_name, check_tool};

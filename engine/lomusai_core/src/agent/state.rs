@@ -9,6 +9,8 @@ use lomusai_wire::{
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::models::Cost;
+
 /// Where in the loop a run is. See the table in the module's documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -56,6 +58,7 @@ pub(super) struct State {
     pub(super) cancel_reason: Option<String>,
     pub(super) failure: Option<ErrorBody>,
     pub(super) usage: Usage,
+    pub(super) cost: Cost,
     pub(super) result: Option<RunResult>,
 }
 
@@ -73,6 +76,11 @@ pub(super) struct Open {
     pub(super) kind: EffectKind,
     pub(super) component: String,
     pub(super) attempt: u32,
+    /// Which of the agent's models is asked, and how often this one was.
+    pub(super) choice: u32,
+    pub(super) tries: u32,
+    /// Which is asked when it is tried again.
+    pub(super) next_choice: u32,
     /// Which of the step's calls it serves.
     pub(super) call: Option<usize>,
     pub(super) resume: Option<Value>,
@@ -155,7 +163,20 @@ impl State {
             cancel_reason: None,
             failure: None,
             usage: Usage::default(),
+            cost: Cost::default(),
             result: None,
+        }
+    }
+
+    /// Counts what an effect took. What a call of a model cost is not known where nobody says so; so is what a child's did.
+    pub(super) fn spend(&mut self, id: &EffectId, usage: Usage, cost_nano_usd: Option<u64>) {
+        self.usage += usage;
+        let asked = match self.open(id) {
+            Some(Open { kind: EffectKind::Model, status: OpenStatus::Running, .. }) => true,
+            _ => cost_nano_usd.is_some() || !usage.is_empty(),
+        };
+        if asked {
+            self.cost.add(cost_nano_usd);
         }
     }
 

@@ -279,7 +279,13 @@ fn a_suspended_child_told_twice_is_one_wait() {
     assert_eq!(run.machine.suspended_children(), [("1.0".into(), "r/1.0".into())]);
     run.input(Input::Child(
         "1.0".into(),
-        ChildOutcome::Finished { outcome: Outcome::Cancelled, output: None, error: None, usage: Usage::new(3, 4) },
+        ChildOutcome::Finished {
+            outcome: Outcome::Cancelled,
+            output: None,
+            error: None,
+            usage: Usage::new(3, 4),
+            cost_nano_usd: Some(5),
+        },
     ));
     assert_eq!(run.machine.status(), RunStatus::Running);
     assert_eq!(run.results()[0].0, ToolStatus::Cancelled);
@@ -391,7 +397,7 @@ impl Case {
     fn fails(&mut self, code: lomusai_wire::Code, retry_after_ms: Option<u64>) {
         let error = Error::new(code, "x");
         let error = retry_after_ms.map_or(error.clone(), |ms| error.with_retry_after_ms(ms));
-        let outcome = ModelOutcome::Failed { error, partial: None, usage: Usage::default() };
+        let outcome = ModelOutcome::Failed { error, partial: None, usage: Usage::default(), cost_nano_usd: None };
         self.input(Input::Model("1.model".into(), outcome));
     }
 

@@ -7,6 +7,7 @@ use lomusai_wire::{EffectId, EffectKind, ErrorBody, Outcome, Pending, Usage};
 use serde_json::{Map, Value};
 
 use super::plan::Scope;
+use crate::models::Cost;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -37,6 +38,7 @@ pub(super) struct State {
     /// What failed or was ended with the run, to begin again.
     pub(super) failed: Vec<Place>,
     pub(super) usage: Usage,
+    pub(super) cost: Cost,
     pub(super) outcome: Option<Outcome>,
 }
 
@@ -158,6 +160,7 @@ impl State {
             failure: None,
             failed: Vec::new(),
             usage: Usage::default(),
+            cost: Cost::default(),
             outcome: None,
         }
     }

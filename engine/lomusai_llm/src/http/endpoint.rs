@@ -54,7 +54,16 @@ impl Endpoint {
 
     fn url(&self, post: &Post) -> Url {
         let mut url = self.base_url.clone();
-        url.path_segments_mut().expect("an http address has a path").pop_if_empty().extend(&post.path);
+        // Some write the version at the end of the base URL, some leave it out.
+        let last = url
+            .path_segments()
+            .and_then(|mut segments| segments.rfind(|segment| !segment.is_empty()))
+            .map(str::to_owned);
+        let path = match post.path.split_first() {
+            Some((first, rest)) if last.as_ref() == Some(first) => rest,
+            _ => &post.path,
+        };
+        url.path_segments_mut().expect("an http address has a path").pop_if_empty().extend(path);
         if !post.query.is_empty() {
             url.query_pairs_mut().extend_pairs(post.query);
         }

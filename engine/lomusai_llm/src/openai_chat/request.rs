@@ -1,7 +1,6 @@
 //! A request in the words of the API. What the API cannot take becomes what it can, or is left out; nothing here fails on a transcript.
 
 mod content;
-mod ids;
 
 use std::borrow::Cow;
 
@@ -10,9 +9,9 @@ use lomusai_wire::{Message, ModelRequest, OutputSpec, Part, RawJson, Role, ToolC
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 
+use crate::ids::{IdRule, WireIds};
 use crate::wire::extra;
 use content::{Content, WirePart};
-use ids::WireIds;
 
 /// The body to post.
 pub(super) fn body(name: &str, request: &ModelRequest, model: &str, stream: bool) -> Result<Vec<u8>> {
@@ -163,7 +162,7 @@ impl<'a> WireMessage<'a> {
 }
 
 fn messages(request: &ModelRequest) -> Vec<WireMessage<'_>> {
-    let mut writer = Writer::default();
+    let mut writer = Writer { messages: Vec::new(), ids: WireIds::new(IdRule::Any), attachments: Vec::new() };
     for message in &request.messages {
         match message.role {
             Role::System => writer.text("system", message),
@@ -175,7 +174,6 @@ fn messages(request: &ModelRequest) -> Vec<WireMessage<'_>> {
     writer.messages
 }
 
-#[derive(Default)]
 struct Writer<'a> {
     messages: Vec<WireMessage<'a>>,
     ids: WireIds<'a>,

@@ -149,6 +149,12 @@ pub const EXPRESSION_FAILED: Code = Code { name: "expression_failed", kind: Kind
 /// A step failed and said that trying again is of no use.
 pub const STEP_FATAL: Code = Code { name: "step_fatal", kind: Kind::Invalid, retryable: false };
 
+/// A run has a budget of money, and nothing says what its model costs. Give the price in the engine's `models`, or drop that bound.
+pub const PRICE_UNKNOWN: Code = Code { name: "price_unknown", kind: Kind::Invalid, retryable: false };
+
+/// A cassette cannot be read: it is damaged, of a later version, or no cassette.
+pub const CASSETTE_INVALID: Code = Code { name: "cassette_invalid", kind: Kind::Invalid, retryable: false };
+
 /// No agent of this name is registered.
 pub const AGENT_UNKNOWN: Code = Code { name: "agent_unknown", kind: Kind::NotFound, retryable: false };
 
@@ -175,6 +181,12 @@ pub const THREAD_UNKNOWN: Code = Code { name: "thread_unknown", kind: Kind::NotF
 
 /// The run has no such effect waiting.
 pub const EFFECT_UNKNOWN: Code = Code { name: "effect_unknown", kind: Kind::NotFound, retryable: false };
+
+/// A run names a shared budget that the engine does not have.
+pub const BUDGET_UNKNOWN: Code = Code { name: "budget_unknown", kind: Kind::NotFound, retryable: false };
+
+/// A cassette that is replayed has no recording of this call. The message shows how the nearest one differs.
+pub const CASSETTE_MISS: Code = Code { name: "cassette_miss", kind: Kind::NotFound, retryable: false };
 
 /// No content of this hash is in the store.
 pub const BLOB_UNKNOWN: Code = Code { name: "blob_unknown", kind: Kind::NotFound, retryable: false };
@@ -214,6 +226,9 @@ pub const ENGINE_FORKED: Code = Code { name: "engine_forked", kind: Kind::Confli
 
 /// The provider did not accept the credentials.
 pub const CREDENTIALS_REJECTED: Code = Code { name: "credentials_rejected", kind: Kind::Denied, retryable: false };
+
+/// A model's provider needs a key that is not there. The message names the environment variable.
+pub const CREDENTIALS_MISSING: Code = Code { name: "credentials_missing", kind: Kind::Denied, retryable: false };
 
 /// A processor stopped the run. The message carries its reason.
 pub const PROCESSOR_ABORTED: Code = Code { name: "processor_aborted", kind: Kind::Denied, retryable: false };
@@ -269,6 +284,9 @@ pub const DEPTH_EXCEEDED: Code = Code { name: "depth_exceeded", kind: Kind::Limi
 
 /// A loop of a workflow ran `max` times and was not done.
 pub const LOOP_EXHAUSTED: Code = Code { name: "loop_exhausted", kind: Kind::Limit, retryable: false };
+
+/// A budget does not hold another model call. The run ends as `exhausted`; its conversation can be gone on with.
+pub const BUDGET_EXHAUSTED: Code = Code { name: "budget_exhausted", kind: Kind::Limit, retryable: false };
 
 /// Another process holds the store's lock for too long.
 pub const STORE_LOCKED: Code = Code { name: "store_locked", kind: Kind::Storage, retryable: true };
@@ -362,6 +380,8 @@ pub const ALL: &[Code] = &[
     EXPRESSION_INVALID,
     EXPRESSION_FAILED,
     STEP_FATAL,
+    PRICE_UNKNOWN,
+    CASSETTE_INVALID,
     AGENT_UNKNOWN,
     TOOL_UNKNOWN,
     PROVIDER_UNKNOWN,
@@ -371,6 +391,8 @@ pub const ALL: &[Code] = &[
     RUN_UNKNOWN,
     THREAD_UNKNOWN,
     EFFECT_UNKNOWN,
+    BUDGET_UNKNOWN,
+    CASSETTE_MISS,
     BLOB_UNKNOWN,
     NAME_TAKEN,
     RUN_EXISTS,
@@ -384,6 +406,7 @@ pub const ALL: &[Code] = &[
     SEQUENCE_CONFLICT,
     ENGINE_FORKED,
     CREDENTIALS_REJECTED,
+    CREDENTIALS_MISSING,
     PROCESSOR_ABORTED,
     PROVIDER_RATE_LIMITED,
     PROVIDER_UNREACHABLE,
@@ -402,6 +425,7 @@ pub const ALL: &[Code] = &[
     RUN_TOO_LARGE,
     DEPTH_EXCEEDED,
     LOOP_EXHAUSTED,
+    BUDGET_EXHAUSTED,
     STORE_LOCKED,
     STORE_READ_ONLY,
     STORE_NEWER,

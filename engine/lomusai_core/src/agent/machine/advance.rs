@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{AgentMachine, CANCELLED, FEEDBACK, cancelled_error, output_invalid, unfenced};
 use crate::agent::plan::{PlannedTool, ToolKind};
 use crate::agent::state::{Call, OpenStatus, Phase};
+use crate::schema::subset::without_nulls;
 use crate::{Error, Result, transcript};
 
 impl AgentMachine {
@@ -88,6 +89,7 @@ impl AgentMachine {
             kind,
             component: component.to_owned(),
             attempt: tool.map_or(1, |call| call.attempts + 1),
+            choice: 0,
             call_id: call.map(|call| call.call.call_id.clone()),
             resume: tool.and_then(|call| call.resume.clone()),
             due_at_ms: None,
@@ -175,7 +177,7 @@ impl AgentMachine {
             Error::new(codes::ARGUMENTS_INVALID, format!("the arguments of tool `{name}` do not fit: {why}"))
         };
         let arguments: Value =
-            serde_json::from_str(call.arguments()).map_err(|e| invalid(format!("they are not JSON: {e}")))?;
+            serde_json::from_str(&self.arguments(call)).map_err(|e| invalid(format!("they are not JSON: {e}")))?;
         match tool.input.violations(&arguments) {
             Some(why) => Err(invalid(why)),
             None => Ok(tool),
@@ -212,6 +214,9 @@ impl AgentMachine {
         }
         let (outcome, error) = match &state.failure {
             // A run that was told to stop is cancelled, whatever its effects then said.
+            Some(error) if !state.cancelling && error.code == codes::BUDGET_EXHAUSTED.name => {
+                (Outcome::Exhausted, Some(error.clone()))
+            }
             Some(error) if !state.cancelling => (Outcome::Failed, Some(error.clone())),
             _ => (Outcome::Cancelled, None),
         };
@@ -271,7 +276,15 @@ impl AgentMachine {
             Err(e) => Err(format!("it is not JSON ({e})")),
             Ok(mut value) => {
                 normalise(&mut value);
-                schema.violations(&value).map_or(Ok(value), Err)
+                let spec = self.state.options.output.as_ref().or(self.agent().output.as_ref());
+                match (schema.violations(&value), spec) {
+                    // A provider that requires every property may have had to fill some with null.
+                    (Some(_), Some(spec)) if without_nulls(&spec.schema, &mut value) => {
+                        schema.violations(&value).map_or(Ok(value), Err)
+                    }
+                    (Some(why), _) => Err(why),
+                    (None, _) => Ok(value),
+                }
             }
         })
     }
@@ -289,6 +302,7 @@ impl AgentMachine {
         // The step that is being prepared has asked no model yet.
         output.steps = state.step - u32::from(state.phase == Phase::StepStart);
         let output = (output != RunOutput::default()).then_some(output);
-        EventBody::RunFinished { outcome, output, error, usage: state.usage }
+        let cost_nano_usd = state.cost.nano_usd();
+        EventBody::RunFinished { outcome, output, error, usage: state.usage, cost_nano_usd }
     }
 }

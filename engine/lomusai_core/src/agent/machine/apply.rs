@@ -34,13 +34,19 @@ impl AgentMachine {
                 state.suspended = false;
                 state.open.clear();
             }
-            EventBody::EffectStarted { effect_id, kind, component, attempt, call_id, resume, .. } => {
+            EventBody::EffectStarted { effect_id, kind, component, attempt, choice, call_id, resume, .. } => {
                 let call = call_id.as_ref().and_then(|id| state.calls.iter().position(|call| call.call.call_id == *id));
                 let open = Open {
                     effect_id: effect_id.clone(),
                     kind: *kind,
                     component: component.clone(),
                     attempt: *attempt,
+                    choice: *choice,
+                    tries: match state.open(effect_id) {
+                        Some(before) if before.choice == *choice => before.tries + 1,
+                        _ => 1,
+                    },
+                    next_choice: *choice,
                     call,
                     resume: resume.clone(),
                     status: OpenStatus::Running,
@@ -63,13 +69,16 @@ impl AgentMachine {
                         .as_ref()
                         .map_or_else(|| pending.tool.clone().unwrap_or_default(), |old| old.component.clone()),
                     attempt: old.as_ref().map_or(0, |old| old.attempt),
+                    choice: 0,
+                    tries: 1,
+                    next_choice: 0,
                     call,
                     resume: None,
                     status: OpenStatus::Suspended(Box::new(pending.clone())),
                 });
             }
-            EventBody::EffectCompleted { effect_id, output, content, finish, usage } => {
-                state.usage += *usage;
+            EventBody::EffectCompleted { effect_id, output, content, finish, usage, cost_nano_usd } => {
+                state.spend(effect_id, *usage, *cost_nano_usd);
                 if finish.is_some() {
                     state.finish = *finish;
                 }
@@ -77,12 +86,14 @@ impl AgentMachine {
                     self.completed(&open, output.clone().unwrap_or_default(), content);
                 }
             }
-            EventBody::EffectFailed { effect_id, error, retry_at_ms, usage } => {
-                state.usage += *usage;
+            EventBody::EffectFailed { effect_id, error, retry_at_ms, usage, cost_nano_usd } => {
+                state.spend(effect_id, *usage, *cost_nano_usd);
                 match retry_at_ms {
                     Some(at) => {
-                        if let Some(open) = state.open.iter_mut().find(|open| open.effect_id == *effect_id) {
+                        let next = self.state.open(effect_id).and_then(|open| self.next_try(open, error));
+                        if let Some(open) = self.state.open.iter_mut().find(|open| open.effect_id == *effect_id) {
                             open.status = OpenStatus::Waiting(*at);
+                            open.next_choice = next.map_or(open.choice, |(choice, _)| choice);
                         }
                     }
                     None => {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use lomusai_wire::{
-    Command, EffectId, ErrorBody, EventBody, Message, Outcome, Part, Pending, PendingKind, SignalKind, SpecKind,
-    SpecRef, ToolReply, Usage, codes, normalise,
+    Command, EffectId, EffectKind, ErrorBody, EventBody, Message, Outcome, Part, Pending, PendingKind, Role,
+    SignalKind, SpecKind, SpecRef, ToolReply, Usage, codes, normalise,
 };
 use serde_json::{Map, Value};
 
-use super::{AgentMachine, DECLINED, RETRY_BASE_MS, RETRY_MAX_MS, Start, cancelled_error, parse_reply};
+use super::{AgentMachine, DECLINED, Start, WRITTEN_BY, cancelled_error, parse_reply};
 use crate::agent::state::{Call, HookReply, Open, OpenStatus, Phase, ProcessorReply};
 use crate::machine::{ChildOutcome, Input, ModelOutcome, check_depth, json_size};
 use crate::{Error, Result, transcript};
@@ -69,8 +69,14 @@ impl AgentMachine {
     pub(super) fn start(&self, start: Start) -> Result<Vec<EventBody>> {
         let Start { input, history, thread, parent, mut context } = start;
         context.values_mut().for_each(normalise);
-        if input.is_empty() || input.iter().all(|message| message.parts.is_empty()) {
-            return Err(Error::new(codes::INPUT_EMPTY, "a run needs at least one message with a part: pass `input`"));
+        // A conversation that waits for an answer can be gone on with as it is: after a budget was exhausted, for example.
+        let waits = self.state.messages.last().is_some_and(|last| matches!(last.role, Role::User | Role::Tool));
+        let says = input.iter().any(|message| !message.parts.is_empty());
+        if !(says || input.is_empty() && waits) {
+            return Err(Error::new(
+                codes::INPUT_EMPTY,
+                "a run needs at least one message with a part: pass `input`, or a history whose last message waits for an answer",
+            ));
         }
         let whole = self.followed_by(self.state.history, input);
         transcript::check(&whole)?;
@@ -94,8 +100,7 @@ impl AgentMachine {
         match outcome {
             ModelOutcome::Answered(answer) => {
                 let finish = Some(answer.finish);
-                let mut message = answer.message;
-                message.id = Some(transcript::message_id(self.state.number));
+                let message = self.written(open, answer.message);
                 vec![
                     EventBody::EffectCompleted {
                         effect_id,
@@ -103,37 +108,40 @@ impl AgentMachine {
                         content: Vec::new(),
                         finish,
                         usage: answer.usage,
+                        cost_nano_usd: answer.cost_nano_usd,
                     },
                     EventBody::MessageCompleted { message: Arc::new(message) },
                 ]
             }
-            ModelOutcome::Failed { error, partial, usage } => {
-                let settings = self.settings();
-                let retries = settings.max_retries.unwrap_or(2);
-                let again = error.is_retryable() && open.attempt <= retries && !self.state.cancelling;
-                let wait = error
-                    .body()
-                    .retry_after_ms
-                    .unwrap_or(RETRY_BASE_MS << (open.attempt - 1).min(10))
-                    .min(RETRY_MAX_MS);
-                let retry_at_ms = again.then_some(now_ms.saturating_add(wait));
+            ModelOutcome::Failed { error, partial, usage, cost_nano_usd } => {
+                let next = self.next_try(open, error.body()).filter(|_| !self.state.cancelling);
+                let retry_at_ms = next.map(|(_, wait_ms)| now_ms.saturating_add(wait_ms));
                 let mut events = Vec::new();
                 // What a processor refused is not kept.
                 let refused = error.is(codes::PROCESSOR_ABORTED);
-                if !again
+                if next.is_none()
                     && !refused
                     && let Some(answer) = partial
                 {
                     // What was shown is what is recorded.
-                    let mut message = answer.message;
-                    message.id = Some(transcript::message_id(self.state.number));
+                    let mut message = self.written(open, answer.message);
                     message.metadata.insert("partial".into(), true.into());
                     events.push(EventBody::MessageCompleted { message: Arc::new(message) });
                 }
-                events.push(EventBody::EffectFailed { effect_id, error: error.body().clone(), retry_at_ms, usage });
+                let error = error.body().clone();
+                events.push(EventBody::EffectFailed { effect_id, error, retry_at_ms, usage, cost_nano_usd });
                 events
             }
         }
+    }
+
+    /// A model's message with its id, and with the model's name where a later reader needs it.
+    fn written(&self, open: &Open, mut message: Message) -> Message {
+        message.id = Some(transcript::message_id(self.state.number));
+        if open.choice > 0 || transcript::is_bound(&message) {
+            message.metadata.insert(WRITTEN_BY.into(), open.component.as_str().into());
+        }
+        message
     }
 
     pub(super) fn tool_ended(&self, open: &Open, outcome: Result<ToolReply>) -> Vec<EventBody> {
@@ -145,6 +153,7 @@ impl AgentMachine {
                 error: error.body().clone(),
                 retry_at_ms: None,
                 usage: Usage::default(),
+                cost_nano_usd: None,
             }]
         };
         match outcome {
@@ -159,6 +168,7 @@ impl AgentMachine {
                     content,
                     finish: None,
                     usage: Usage::default(),
+                    cost_nano_usd: None,
                 }]
             }
             Ok(ToolReply::Suspend { suspend: mut payload }) => {
@@ -215,14 +225,22 @@ impl AgentMachine {
                 outcome: Outcome::Completed | Outcome::Exhausted | Outcome::Bailed,
                 output,
                 usage,
+                cost_nano_usd,
                 ..
             } => {
                 let output = output.map(|output| output.object.unwrap_or(Value::String(output.text)));
-                events.push(EventBody::EffectCompleted { effect_id, output, content: Vec::new(), finish: None, usage });
+                events.push(EventBody::EffectCompleted {
+                    effect_id,
+                    output,
+                    content: Vec::new(),
+                    finish: None,
+                    usage,
+                    cost_nano_usd,
+                });
             }
-            ChildOutcome::Finished { error, usage, .. } => {
+            ChildOutcome::Finished { error, usage, cost_nano_usd, .. } => {
                 let error = error.map_or_else(cancelled_error, |error| error.body().clone());
-                events.push(EventBody::EffectFailed { effect_id, error, retry_at_ms: None, usage });
+                events.push(EventBody::EffectFailed { effect_id, error, retry_at_ms: None, usage, cost_nano_usd });
             }
             ChildOutcome::Suspended(reasons) => {
                 let mut pending = self.pending_for(call, PendingKind::Child);
@@ -252,6 +270,7 @@ impl AgentMachine {
                 error: error.body().clone(),
                 retry_at_ms: None,
                 usage: Usage::default(),
+                cost_nano_usd: None,
             }]
         };
         let mut output = match outcome {
@@ -272,6 +291,7 @@ impl AgentMachine {
             content: Vec::new(),
             finish: None,
             usage: Usage::default(),
+            cost_nano_usd: None,
         }];
         events.extend(replaced.map(|message| EventBody::MessageCompleted { message }));
         events
@@ -400,6 +420,7 @@ impl AgentMachine {
                         error,
                         retry_at_ms: None,
                         usage: Usage::default(),
+                        cost_nano_usd: None,
                     });
                 } else {
                     self.check_result(call, &output)?;
@@ -410,6 +431,7 @@ impl AgentMachine {
                         content: Vec::new(),
                         finish: None,
                         usage: Usage::default(),
+                        cost_nano_usd: None,
                     });
                 }
             }
@@ -462,11 +484,13 @@ impl AgentMachine {
     }
 
     pub(super) fn restarted(&self, open: &Open) -> EventBody {
+        let model = open.kind == EffectKind::Model;
         EventBody::EffectStarted {
             effect_id: open.effect_id.clone(),
             kind: open.kind,
-            component: open.component.clone(),
+            component: if model { self.model(open.next_choice).to_owned() } else { open.component.clone() },
             attempt: open.attempt + 1,
+            choice: open.next_choice,
             call_id: open.call.map(|place| self.state.calls[place].call.call_id.clone()),
             resume: open.resume.clone(),
             due_at_ms: None,
@@ -481,6 +505,7 @@ impl AgentMachine {
                 error: error.clone(),
                 retry_at_ms: None,
                 usage: Usage::default(),
+                cost_nano_usd: None,
             })
             .collect()
     }
@@ -489,7 +514,7 @@ impl AgentMachine {
         let mut pending = Pending::new(call.effect_id.clone(), reason);
         pending.call_id = Some(call.call.call_id.clone());
         pending.tool = Some(call.call.name.clone());
-        pending.arguments = Some(call.arguments().to_owned());
+        pending.arguments = Some(self.arguments(call).into_owned());
         pending
     }
 }

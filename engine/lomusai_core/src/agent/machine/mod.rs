@@ -5,18 +5,21 @@ mod apply;
 mod handle;
 mod question;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use lomusai_wire::{
-    Context, EffectId, EffectKind, ErrorBody, EventBody, History, Message, Parent, Pending, RunId, RunOptions,
+    Budget, Context, EffectId, EffectKind, ErrorBody, EventBody, History, Message, Parent, Pending, RunId, RunOptions,
     RunStatus, ThreadId, Usage, codes,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::plan::{Plan, RunPlan};
-use super::state::{Open, OpenStatus, Phase, State, StepOverlay};
+use super::state::{Call, Open, OpenStatus, Phase, State, StepOverlay};
 use crate::machine::{Decision, Effect, EffectInput, Input};
+use crate::retry::Retry;
+use crate::schema::subset::without_nulls;
 use crate::{Result, transcript};
 
 /// One run of an agent.
@@ -48,8 +51,19 @@ const CANCELLED: &str = "The call was cancelled.";
 const FEEDBACK: &str = "feedback";
 /// What ends a run even where a tool met it first.
 const ENDS_THE_RUN: [&str; 2] = [codes::RUN_TIMEOUT.name, codes::RUN_TOO_LARGE.name];
-const RETRY_BASE_MS: u64 = 1_000;
-const RETRY_MAX_MS: u64 = 30_000;
+/// Failures of a model call that another model would not mend.
+const ENDS_THE_CALL: [&str; 7] = [
+    codes::RUN_CANCELLED.name,
+    codes::RUN_TIMEOUT.name,
+    codes::RUN_TOO_LARGE.name,
+    codes::PROCESSOR_ABORTED.name,
+    codes::BUDGET_EXHAUSTED.name,
+    codes::CASSETTE_MISS.name,
+    codes::ENGINE_CLOSED.name,
+];
+/// Metadata key under which a message names the model that wrote it, where that matters: what another model cannot read is in it, or
+/// another than the agent's own wrote it.
+pub const WRITTEN_BY: &str = "model";
 
 impl AgentMachine {
     /// A run that has not started. `history` is the conversation before it.
@@ -130,9 +144,24 @@ impl AgentMachine {
         self.state.usage
     }
 
+    /// What that cost, in nano-dollars. `None` where the price of any of it is not known.
+    pub fn cost_nano_usd(&self) -> Option<u64> {
+        self.state.cost.nano_usd()
+    }
+
+    /// The part of the cost that is known.
+    pub fn known_cost_nano_usd(&self) -> u64 {
+        self.state.cost.known_nano_usd()
+    }
+
     /// The options the run was started with.
     pub fn options(&self) -> &RunOptions {
         &self.state.options
+    }
+
+    /// What the run may use, its children included.
+    pub fn budget(&self) -> Option<Budget> {
+        self.state.options.budget.or(self.agent().budget)
     }
 
     /// Effects that wait to be tried again, and when.
@@ -161,20 +190,25 @@ impl AgentMachine {
         let (input, timeout_ms) = match open.kind {
             EffectKind::Model => {
                 let input = EffectInput::Model {
-                    request: Arc::new(self.request()),
+                    request: Arc::new(self.request(open.choice)),
                     number: self.state.number,
                     structured: self.plan.output.is_some(),
+                    first_token_ms: limits.first_token_ms,
+                    between_tokens_ms: limits.between_tokens_ms,
                 };
                 (input, limits.model_ms())
             }
             EffectKind::Tool => {
                 let call = call.expect("a tool effect serves a call");
                 let timeout = self.plan.tool(&call.call.name).and_then(|tool| tool.spec.timeout_ms);
-                (EffectInput::Tool { arguments: call.arguments().to_owned() }, timeout.unwrap_or(limits.tool_ms()))
+                (
+                    EffectInput::Tool { arguments: self.arguments(call).into_owned() },
+                    timeout.unwrap_or(limits.tool_ms()),
+                )
             }
             EffectKind::Run => {
                 let call = call.expect("a run effect serves a call");
-                let arguments: Value = serde_json::from_str(call.arguments()).unwrap_or_default();
+                let arguments: Value = serde_json::from_str(&self.arguments(call)).unwrap_or_default();
                 let prompt = arguments["prompt"].as_str().unwrap_or_default().to_owned();
                 // A child has limits of its own.
                 (EffectInput::Run { run_id: self.child_id(id), prompt }, u64::MAX)
@@ -195,6 +229,46 @@ impl AgentMachine {
 
     fn agent(&self) -> &lomusai_wire::AgentSpec {
         self.plan.agent()
+    }
+
+    /// A call's arguments as the tool gets them: as the model wrote them, but for nulls that stand for properties left out.
+    fn arguments<'a>(&'a self, call: &'a Call) -> Cow<'a, str> {
+        let text = call.arguments();
+        let fitting = || {
+            let tool = self.plan.tool(&call.call.name).filter(|_| text.contains("null"))?;
+            let mut arguments: Value = serde_json::from_str(text).ok()?;
+            tool.input.violations(&arguments)?;
+            let cleaned = without_nulls(&tool.spec.input_schema, &mut arguments);
+            (cleaned && tool.input.violations(&arguments).is_none()).then(|| arguments.to_string())
+        };
+        fitting().map_or(Cow::Borrowed(text), Cow::Owned)
+    }
+
+    /// The models that may be asked, in order: the agent's own and its fallbacks.
+    fn model(&self, choice: u32) -> &str {
+        match choice.checked_sub(1) {
+            None => &self.agent().model,
+            Some(place) => self.agent().fallbacks.get(place as usize).map_or("", |entry| &entry.model),
+        }
+    }
+
+    /// What is asked after a model call failed, and how much later. `None`: the call has failed for good.
+    fn next_try(&self, open: &Open, error: &ErrorBody) -> Option<(u32, u64)> {
+        if ENDS_THE_CALL.contains(&error.code.as_str()) {
+            return None;
+        }
+        let fallbacks = &self.agent().fallbacks;
+        let retries = match open.choice.checked_sub(1).and_then(|place| fallbacks.get(place as usize)) {
+            None => self.settings(0).max_retries.unwrap_or(Retry::default().max_retries),
+            Some(entry) => {
+                entry.max_retries.or(entry.settings.as_ref().and_then(|settings| settings.max_retries)).unwrap_or(0)
+            }
+        };
+        if let Some(wait_ms) = Retry::new(retries).wait_ms(open.tries, error) {
+            return Some((open.choice, wait_ms));
+        }
+        let next = (open.choice as usize..fallbacks.len()).find(|place| !fallbacks[*place].disabled)?;
+        Some((next as u32 + 1, 0))
     }
 
     fn child_id(&self, effect: &EffectId) -> RunId {

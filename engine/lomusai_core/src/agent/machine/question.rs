@@ -10,12 +10,16 @@ use crate::Result;
 use crate::agent::state::{Open, Phase};
 
 impl AgentMachine {
-    pub(super) fn settings(&self) -> lomusai_wire::ModelSettings {
-        let overlays = [&self.state.options.settings, &self.state.overlay.settings];
+    /// The settings for the agent's own model (`choice` 0) or a fallback: the agent's, under the run's, under the fallback's, under those of
+    /// a step processor.
+    pub(super) fn settings(&self, choice: u32) -> lomusai_wire::ModelSettings {
+        let fallback = choice.checked_sub(1).and_then(|place| self.agent().fallbacks.get(place as usize));
+        let own = fallback.and_then(|entry| entry.settings.as_ref());
+        let overlays = [self.state.options.settings.as_ref(), own, self.state.overlay.settings.as_ref()];
         overlays.into_iter().flatten().fold(self.agent().settings.clone(), |settings, over| settings.overlaid(over))
     }
 
-    pub(super) fn request(&self) -> ModelRequest {
+    pub(super) fn request(&self, choice: u32) -> ModelRequest {
         let state = &self.state;
         let said = state.overlay.messages.as_ref().unwrap_or(&state.messages);
         let text = match &self.agent().instructions {
@@ -37,7 +41,7 @@ impl AgentMachine {
         request.messages.extend(said.iter().cloned());
         let offered = self.plan.plan.offered.iter().chain(&self.plan.client_offered);
         request.tools = offered.filter(|tool| self.offers(&tool.name)).cloned().collect::<Vec<ModelTool>>();
-        let choice = state
+        let forced = state
             .overlay
             .tool_choice
             .as_ref()
@@ -45,13 +49,13 @@ impl AgentMachine {
             .unwrap_or(&self.agent().tool_choice);
         // A forced call is forced once: a model that had to call a tool at every step could never answer.
         let called = state.messages[state.history..].iter().any(|message| message.role == Role::Tool);
-        request.tool_choice = match choice {
+        request.tool_choice = match forced {
             ToolChoice::Required | ToolChoice::Tool(_) if called && state.overlay.tool_choice.is_none() => {
                 ToolChoice::Auto
             }
-            choice => choice.clone(),
+            other => other.clone(),
         };
-        request.settings = self.settings();
+        request.settings = self.settings(choice);
         request.output = state.options.output.as_ref().or(self.agent().output.as_ref()).cloned();
         request
     }
@@ -61,7 +65,7 @@ impl AgentMachine {
         let id = open.effect_id.as_str();
         if let Some(place) = open.call {
             let call = &state.calls[place];
-            let arguments: Value = serde_json::from_str(call.arguments()).unwrap_or_default();
+            let arguments: Value = serde_json::from_str(&self.arguments(call)).unwrap_or_default();
             let mut question = json!({"tool": call.call.name, "call_id": call.call.call_id, "arguments": arguments});
             if let Some(result) = call.result.as_ref().filter(|_| id.ends_with(".after")) {
                 question["status"] = json!(result.status);

@@ -260,7 +260,7 @@ impl WorkflowMachine {
             output.object = Some(value);
             output
         });
-        EventBody::RunFinished { outcome, output, error, usage: self.state.usage }
+        EventBody::RunFinished { outcome, output, error, usage: self.state.usage, cost_nano_usd: self.cost_nano_usd() }
     }
 }
 
@@ -276,6 +276,7 @@ pub(super) fn started(
         kind,
         component: component.to_owned(),
         attempt: turn.attempts + 1,
+        choice: 0,
         call_id: None,
         resume: turn.resume.clone(),
         due_at_ms,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lomusai_wire::{EffectKind, ErrorBody, EventBody, Outcome, SignalKind};
+use lomusai_wire::{EffectId, EffectKind, ErrorBody, EventBody, Outcome, SignalKind, Usage};
 use serde_json::Value;
 
 use super::WorkflowMachine;
@@ -111,23 +111,23 @@ impl WorkflowMachine {
                     }
                 }
             }
-            EventBody::EffectCompleted { effect_id, output, usage, .. } => {
-                self.state.usage += *usage;
+            EventBody::EffectCompleted { effect_id, output, usage, cost_nano_usd, .. } => {
+                self.spend(effect_id, *usage, *cost_nano_usd);
                 let open = self.state.open.remove(effect_id);
                 match asks {
                     Asks::Action => self.completed(place, output.as_ref(), open.is_some()),
                     asks => self.answered(place, asks, output.as_ref().and_then(Value::as_bool).unwrap_or(false)),
                 }
             }
-            EventBody::EffectFailed { effect_id, retry_at_ms: Some(at), usage, .. } => {
-                self.state.usage += *usage;
+            EventBody::EffectFailed { effect_id, retry_at_ms: Some(at), usage, cost_nano_usd, .. } => {
+                self.spend(effect_id, *usage, *cost_nano_usd);
                 if let Some(open) = self.state.open.get_mut(effect_id) {
                     open.status = OpenStatus::Waiting(*at);
                     open.tries += 1;
                 }
             }
-            EventBody::EffectFailed { effect_id, error, usage, .. } => {
-                self.state.usage += *usage;
+            EventBody::EffectFailed { effect_id, error, usage, cost_nano_usd, .. } => {
+                self.spend(effect_id, *usage, *cost_nano_usd);
                 let open = self.state.open.remove(effect_id);
                 self.failed(place, asks, open, error);
             }
@@ -136,6 +136,15 @@ impl WorkflowMachine {
                 self.ended(place, Step::Skipped);
             }
             _ => {}
+        }
+    }
+
+    /// Counts what a child took. What it cost is not known where it used a model and does not say so.
+    fn spend(&mut self, id: &EffectId, usage: Usage, cost_nano_usd: Option<u64>) {
+        self.state.usage += usage;
+        let is_child = self.state.open.get(id).is_some_and(|open| open.kind == EffectKind::Run);
+        if is_child && (cost_nano_usd.is_some() || !usage.is_empty()) {
+            self.state.cost.add(cost_nano_usd);
         }
     }
 
@@ -233,7 +242,7 @@ impl WorkflowMachine {
         }
     }
 
-    fn resumed(&mut self, id: &lomusai_wire::EffectId, place: Place, data: Value) {
+    fn resumed(&mut self, id: &EffectId, place: Place, data: Value) {
         let plan = self.plan.clone();
         let node = &plan.scopes[self.state.running(place.scope).scope].nodes[place.node];
         // What follows completes a declared wait, which stays open until then.

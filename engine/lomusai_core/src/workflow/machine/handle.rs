@@ -51,6 +51,7 @@ impl WorkflowMachine {
                     output: None,
                     error: (!self.state.cancelling).then(|| error.body().clone()),
                     usage: self.state.usage,
+                    cost_nano_usd: self.cost_nano_usd(),
                 });
                 Ok(events)
             }
@@ -104,12 +105,12 @@ impl WorkflowMachine {
     fn step_ended(&self, id: &EffectId, open: &Open, outcome: Result<StepReply>, now_ms: u64) -> Vec<EventBody> {
         let StepReply { output, suspend, label, bail, state, .. } = match outcome {
             Ok(reply) => reply,
-            Err(error) => return vec![self.failure(id, open, &error, now_ms, Usage::default())],
+            Err(error) => return vec![self.failure(id, open, &error, now_ms, Took::default())],
         };
         if [output.is_some(), suspend.is_some(), bail.is_some()].into_iter().filter(|said| *said).count() > 1 {
             let message = format!("step `{id}` answered in two ways: give one of output, suspend and bail");
             let error = Error::new(codes::STEP_RESULT_INVALID, message);
-            return vec![self.failure(id, open, &error, now_ms, Usage::default())];
+            return vec![self.failure(id, open, &error, now_ms, Took::default())];
         }
         let mut events: Vec<EventBody> = Vec::with_capacity(1 + state.len());
         for (key, mut value) in state {
@@ -122,7 +123,7 @@ impl WorkflowMachine {
                     events.push(EventBody::EffectSuspended { pending });
                     events
                 }
-                Err(error) => vec![self.failure(id, open, &error, now_ms, Usage::default())],
+                Err(error) => vec![self.failure(id, open, &error, now_ms, Took::default())],
             };
         }
         if let Some(mut result) = bail {
@@ -133,14 +134,20 @@ impl WorkflowMachine {
             output.object = Some(result);
             let outcome = if self.state.cancelling { Outcome::Cancelled } else { Outcome::Bailed };
             let output = (!self.state.cancelling).then_some(output);
-            events.push(EventBody::RunFinished { outcome, output, error: None, usage: self.state.usage });
+            events.push(EventBody::RunFinished {
+                outcome,
+                output,
+                error: None,
+                usage: self.state.usage,
+                cost_nano_usd: self.cost_nano_usd(),
+            });
             return events;
         }
         let mut output = output.unwrap_or_default();
         normalise(&mut output);
         match self.check_output(open.place, &output) {
             Ok(()) => events.push(completed(id.clone(), Some(output))),
-            Err(error) => return vec![self.failure(id, open, &error, now_ms, Usage::default())],
+            Err(error) => return vec![self.failure(id, open, &error, now_ms, Took::default())],
         }
         events
     }
@@ -170,6 +177,7 @@ impl WorkflowMachine {
                     content,
                     finish: None,
                     usage: Usage::default(),
+                    cost_nano_usd: None,
                 })
             }
             Ok(ToolReply::Suspend { suspend }) => {
@@ -181,7 +189,7 @@ impl WorkflowMachine {
             )),
             Err(error) => Err(error),
         };
-        vec![result.unwrap_or_else(|error| self.failure(id, open, &error, now_ms, Usage::default()))]
+        vec![result.unwrap_or_else(|error| self.failure(id, open, &error, now_ms, Took::default()))]
     }
 
     fn call_ended(&self, id: &EffectId, open: &Open, outcome: Result<Value>) -> Vec<EventBody> {
@@ -207,6 +215,7 @@ impl WorkflowMachine {
                 outcome: Outcome::Completed | Outcome::Exhausted | Outcome::Bailed,
                 output,
                 usage,
+                cost_nano_usd,
                 ..
             } => {
                 let output =
@@ -218,13 +227,14 @@ impl WorkflowMachine {
                         content: Vec::new(),
                         finish: None,
                         usage,
+                        cost_nano_usd,
                     },
-                    Err(error) => self.failure(id, open, &error, now_ms, usage),
+                    Err(error) => self.failure(id, open, &error, now_ms, (usage, cost_nano_usd)),
                 });
             }
-            ChildOutcome::Finished { error, usage, .. } => {
+            ChildOutcome::Finished { error, usage, cost_nano_usd, .. } => {
                 let error = error.unwrap_or_else(|| Error::from(cancelled_error()));
-                events.push(self.failure(id, open, &error, now_ms, usage));
+                events.push(self.failure(id, open, &error, now_ms, (usage, cost_nano_usd)));
             }
             ChildOutcome::Suspended(reasons) => {
                 let mut pending = Pending::new(id.clone(), PendingKind::Child);
@@ -248,7 +258,7 @@ impl WorkflowMachine {
     }
 
     /// A failure, to be tried again or for good.
-    fn failure(&self, id: &EffectId, open: &Open, error: &Error, now_ms: u64, usage: Usage) -> EventBody {
+    fn failure(&self, id: &EffectId, open: &Open, error: &Error, now_ms: u64, took: Took) -> EventBody {
         let retry = &self.node(open.place).retry;
         let tried = open.tries + 1;
         // Whoever says that it can never succeed is believed.
@@ -261,7 +271,8 @@ impl WorkflowMachine {
             effect_id: id.clone(),
             error: self.at_step(error.clone(), open.place),
             retry_at_ms,
-            usage,
+            usage: took.0,
+            cost_nano_usd: took.1,
         }
     }
 
@@ -434,12 +445,16 @@ impl WorkflowMachine {
     }
 }
 
+/// Tokens that an effect took, and what they cost where that is known.
+type Took = (Usage, Option<u64>);
+
 fn restarted(id: &EffectId, open: &Open) -> EventBody {
     EventBody::EffectStarted {
         effect_id: id.clone(),
         kind: open.kind,
         component: open.component.clone(),
         attempt: open.attempt + 1,
+        choice: 0,
         call_id: None,
         resume: open.resume.clone(),
         due_at_ms: None,

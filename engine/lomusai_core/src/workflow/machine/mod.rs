@@ -95,6 +95,16 @@ impl WorkflowMachine {
         self.state.usage
     }
 
+    /// What that cost, in nano-dollars. `None` where the price of any of it is not known.
+    pub fn cost_nano_usd(&self) -> Option<u64> {
+        self.state.cost.nano_usd()
+    }
+
+    /// The part of the cost that is known.
+    pub fn known_cost_nano_usd(&self) -> u64 {
+        self.state.cost.known_nano_usd()
+    }
+
     /// What goes off by itself, and when: sleeps, next attempts, ends of waits.
     pub fn timers(&self) -> Vec<(EffectId, u64)> {
         let due = |open: &Open| match &open.status {
@@ -226,11 +236,18 @@ fn cancelled_error() -> ErrorBody {
 }
 
 fn completed(effect_id: EffectId, output: Option<Value>) -> EventBody {
-    EventBody::EffectCompleted { effect_id, output, content: Vec::new(), finish: None, usage: Usage::default() }
+    EventBody::EffectCompleted {
+        effect_id,
+        output,
+        content: Vec::new(),
+        finish: None,
+        usage: Usage::default(),
+        cost_nano_usd: None,
+    }
 }
 
 fn failed(effect_id: EffectId, error: ErrorBody) -> EventBody {
-    EventBody::EffectFailed { effect_id, error, retry_at_ms: None, usage: Usage::default() }
+    EventBody::EffectFailed { effect_id, error, retry_at_ms: None, usage: Usage::default(), cost_nano_usd: None }
 }
 
 impl WorkflowMachine {

@@ -79,7 +79,11 @@ impl crate::wire::Fold for Fold {
             Err(error) => return Err(nonsense(&error.to_string(), data)),
         };
         if envelope.error.as_ref().is_some_and(|error| !error.is_null()) || event.name == "error" {
-            return Err(complaint_of(data));
+            if self.finish.is_none() {
+                return Err(complaint_of(data));
+            }
+            // The answer was whole before; what went wrong after it is kept.
+            self.keep("error", envelope.error.clone());
         }
         // Some servers leave the envelope out.
         if envelope.choices.is_none() && is_error(data) {
