@@ -13,6 +13,7 @@ mod shell;
 mod suites;
 mod tally;
 mod test;
+mod watch;
 
 use std::process::ExitCode;
 

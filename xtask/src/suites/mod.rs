@@ -25,6 +25,6 @@ pub(crate) const SUITES: &[Suite] = &[
 /// What `cargo xtask soak` runs, each in its long form.
 pub(crate) const SOAKS: &[Suite] = &[
     Suite { name: "c", language: "c", run: c::soak },
-    Suite { name: "python", language: "python", run: python::run },
-    Suite { name: "node", language: "node", run: node::run },
+    Suite { name: "python", language: "python", run: python::soak },
+    Suite { name: "node", language: "node", run: node::soak },
 ];

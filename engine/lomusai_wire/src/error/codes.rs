@@ -149,6 +149,27 @@ pub const EXPRESSION_FAILED: Code = Code { name: "expression_failed", kind: Kind
 /// A step failed and said that trying again is of no use.
 pub const STEP_FATAL: Code = Code { name: "step_fatal", kind: Kind::Invalid, retryable: false };
 
+/// A JSON Schema is sound, and a local model cannot be held to it: no grammar says what it says.
+pub const SCHEMA_UNSUPPORTED: Code = Code { name: "schema_unsupported", kind: Kind::Invalid, retryable: false };
+
+/// A model's file is damaged, cut off, or not of the format.
+pub const MODEL_FILE_INVALID: Code = Code { name: "model_file_invalid", kind: Kind::Invalid, retryable: false };
+
+/// A model's file is sound, and of an architecture or a kind that cannot do what it is asked.
+pub const MODEL_UNSUPPORTED: Code = Code { name: "model_unsupported", kind: Kind::Invalid, retryable: false };
+
+/// A model has no chat template, or one that fails.
+pub const MODEL_TEMPLATE_INVALID: Code = Code { name: "model_template_invalid", kind: Kind::Invalid, retryable: false };
+
+/// This CPU lacks instructions that local models need.
+pub const CPU_UNSUPPORTED: Code = Code { name: "cpu_unsupported", kind: Kind::Invalid, retryable: false };
+
+/// A model's address gives nothing: it is wrong, or the server will not.
+pub const DOWNLOAD_REFUSED: Code = Code { name: "download_refused", kind: Kind::Invalid, retryable: false };
+
+/// A downloaded file is not what was asked for. It was deleted.
+pub const CHECKSUM_MISMATCH: Code = Code { name: "checksum_mismatch", kind: Kind::Invalid, retryable: false };
+
 /// A run has a budget of money, and nothing says what its model costs. Give the price in the engine's `models`, or drop that bound.
 pub const PRICE_UNKNOWN: Code = Code { name: "price_unknown", kind: Kind::Invalid, retryable: false };
 
@@ -190,6 +211,9 @@ pub const CASSETTE_MISS: Code = Code { name: "cassette_miss", kind: Kind::NotFou
 
 /// No content of this hash is in the store.
 pub const BLOB_UNKNOWN: Code = Code { name: "blob_unknown", kind: Kind::NotFound, retryable: false };
+
+/// No local model has this name, or its file is not there.
+pub const MODEL_UNKNOWN: Code = Code { name: "model_unknown", kind: Kind::NotFound, retryable: false };
 
 /// A component of this name is registered already.
 pub const NAME_TAKEN: Code = Code { name: "name_taken", kind: Kind::Conflict, retryable: false };
@@ -246,6 +270,9 @@ pub const PROVIDER_FAILED: Code = Code { name: "provider_failed", kind: Kind::Un
 /// The provider's stream ended before the answer did.
 pub const STREAM_TRUNCATED: Code = Code { name: "stream_truncated", kind: Kind::Unavailable, retryable: true };
 
+/// A download broke off. The next try goes on where it stopped.
+pub const DOWNLOAD_FAILED: Code = Code { name: "download_failed", kind: Kind::Unavailable, retryable: true };
+
 /// A tool took longer than its limit. The model is told.
 pub const TOOL_TIMEOUT: Code = Code { name: "tool_timeout", kind: Kind::Timeout, retryable: false };
 
@@ -285,6 +312,12 @@ pub const DEPTH_EXCEEDED: Code = Code { name: "depth_exceeded", kind: Kind::Limi
 /// A loop of a workflow ran `max` times and was not done.
 pub const LOOP_EXHAUSTED: Code = Code { name: "loop_exhausted", kind: Kind::Limit, retryable: false };
 
+/// A conversation is longer than the model's context.
+pub const CONTEXT_TOO_LONG: Code = Code { name: "context_too_long", kind: Kind::Limit, retryable: false };
+
+/// There is not enough memory for the model with these settings.
+pub const MEMORY_INSUFFICIENT: Code = Code { name: "memory_insufficient", kind: Kind::Limit, retryable: false };
+
 /// A budget does not hold another model call. The run ends as `exhausted`; its conversation can be gone on with.
 pub const BUDGET_EXHAUSTED: Code = Code { name: "budget_exhausted", kind: Kind::Limit, retryable: false };
 
@@ -305,6 +338,12 @@ pub const STORE_FULL: Code = Code { name: "store_full", kind: Kind::Storage, ret
 
 /// The store failed in another way.
 pub const STORE_FAILED: Code = Code { name: "store_failed", kind: Kind::Storage, retryable: false };
+
+/// There is no room for a model's file.
+pub const DISK_FULL: Code = Code { name: "disk_full", kind: Kind::Storage, retryable: false };
+
+/// A model's file, or the folder of models, cannot be read or written.
+pub const MODEL_FILE_UNREADABLE: Code = Code { name: "model_file_unreadable", kind: Kind::Storage, retryable: false };
 
 /// A tool answered with an error. The model is told.
 pub const TOOL_FAILED: Code = Code { name: "tool_failed", kind: Kind::Tool, retryable: false };
@@ -380,6 +419,13 @@ pub const ALL: &[Code] = &[
     EXPRESSION_INVALID,
     EXPRESSION_FAILED,
     STEP_FATAL,
+    SCHEMA_UNSUPPORTED,
+    MODEL_FILE_INVALID,
+    MODEL_UNSUPPORTED,
+    MODEL_TEMPLATE_INVALID,
+    CPU_UNSUPPORTED,
+    DOWNLOAD_REFUSED,
+    CHECKSUM_MISMATCH,
     PRICE_UNKNOWN,
     CASSETTE_INVALID,
     AGENT_UNKNOWN,
@@ -394,6 +440,7 @@ pub const ALL: &[Code] = &[
     BUDGET_UNKNOWN,
     CASSETTE_MISS,
     BLOB_UNKNOWN,
+    MODEL_UNKNOWN,
     NAME_TAKEN,
     RUN_EXISTS,
     RUN_FINISHED,
@@ -412,6 +459,7 @@ pub const ALL: &[Code] = &[
     PROVIDER_UNREACHABLE,
     PROVIDER_FAILED,
     STREAM_TRUNCATED,
+    DOWNLOAD_FAILED,
     TOOL_TIMEOUT,
     MODEL_TIMEOUT,
     FUNCTION_TIMEOUT,
@@ -425,6 +473,8 @@ pub const ALL: &[Code] = &[
     RUN_TOO_LARGE,
     DEPTH_EXCEEDED,
     LOOP_EXHAUSTED,
+    CONTEXT_TOO_LONG,
+    MEMORY_INSUFFICIENT,
     BUDGET_EXHAUSTED,
     STORE_LOCKED,
     STORE_READ_ONLY,
@@ -432,6 +482,8 @@ pub const ALL: &[Code] = &[
     STORE_CORRUPT,
     STORE_FULL,
     STORE_FAILED,
+    DISK_FULL,
+    MODEL_FILE_UNREADABLE,
     TOOL_FAILED,
     TOOL_UNANSWERED,
     TOOL_RESULT_INVALID,

@@ -17,10 +17,11 @@ use serde_json::Value;
 
 use super::plan::{Plan, RunPlan};
 use super::state::{Call, Open, OpenStatus, Phase, State, StepOverlay};
+use crate::Result;
 use crate::machine::{Decision, Effect, EffectInput, Input};
 use crate::retry::Retry;
 use crate::schema::subset::without_nulls;
-use crate::{Result, transcript};
+use crate::transcript::Transcript;
 
 /// One run of an agent.
 #[derive(Debug)]
@@ -46,7 +47,6 @@ pub struct Start {
 }
 
 const DECLINED: &str = "Tool call was not approved by the user";
-const CANCELLED: &str = "The call was cancelled.";
 /// Metadata key of messages that the engine itself wrote to the model.
 const FEEDBACK: &str = "feedback";
 /// What ends a run even where a tool met it first.
@@ -71,7 +71,7 @@ impl AgentMachine {
     /// # Errors
     /// `transcript_invalid`; `schema_invalid`, `spec_invalid` or `tool_unknown` for what the options name.
     pub fn new(plan: &Arc<Plan>, run_id: RunId, history: Vec<Arc<Message>>, options: RunOptions) -> Result<Self> {
-        transcript::check(&history)?;
+        let history = Transcript::new(history)?;
         let plan = plan.extended(&options)?;
         Ok(Self { plan, run_id, state: State::new(options, history) })
     }
