@@ -146,6 +146,9 @@ impl EngineBuilder {
             runtime: Mutex::new(Some(runtime)),
             closed: AtomicBool::new(false),
             beating: AtomicBool::new(false),
+            wakes: Mutex::default(),
+            woken: tokio::sync::Notify::new(),
+            waking: AtomicBool::new(false),
         })))
     }
 }
