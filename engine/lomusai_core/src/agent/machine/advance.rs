@@ -8,11 +8,12 @@ use lomusai_wire::{
 };
 use serde_json::Value;
 
-use super::{AgentMachine, CANCELLED, FEEDBACK, cancelled_error, output_invalid, unfenced};
+use super::{AgentMachine, FEEDBACK, cancelled_error, output_invalid, unfenced};
 use crate::agent::plan::{PlannedTool, ToolKind};
 use crate::agent::state::{Call, OpenStatus, Phase};
 use crate::schema::subset::without_nulls;
-use crate::{Error, Result, transcript};
+use crate::transcript::{self, CANCELLED};
+use crate::{Error, Result};
 
 impl AgentMachine {
     /// The next event that follows from the state alone. `None` when the world has to speak first.
@@ -92,6 +93,7 @@ impl AgentMachine {
             choice: 0,
             call_id: call.map(|call| call.call.call_id.clone()),
             resume: tool.and_then(|call| call.resume.clone()),
+            due_at_ms: None,
         }
     }
 

@@ -21,7 +21,7 @@ impl AgentMachine {
 
     pub(super) fn request(&self, choice: u32) -> ModelRequest {
         let state = &self.state;
-        let said = state.overlay.messages.as_ref().unwrap_or(&state.messages);
+        let said = state.overlay.messages.as_deref().unwrap_or(&*state.messages);
         let text = match &self.agent().instructions {
             Some(Instructions::Text(text)) => Some(text),
             _ => None,
@@ -80,7 +80,7 @@ impl AgentMachine {
             }
             Phase::Preparing => json!({"agent": agent.name, "input": state.messages[state.history..]}),
             Phase::StepStart => {
-                json!({"phase": "step", "step": state.step, "messages": state.overlay.messages.as_ref().unwrap_or(&state.messages)})
+                json!({"phase": "step", "step": state.step, "messages": state.overlay.messages.as_deref().unwrap_or(&*state.messages)})
             }
             Phase::Finishing(_) => {
                 let text = state.last_assistant().map(|message| message.text()).unwrap_or_default();
