@@ -165,7 +165,8 @@ typedef struct lomusai_engine_options {
   // The store's file, NUL-terminated; NULL keeps runs in memory.
   const char *path;
   // Further settings as a JSON object, NUL-terminated; NULL for none: `sync` ("normal", "full"), `busy_ms`, `callbacks_max`,
-  // `keep_finished`, `threads`, `reader_events`, `lease_ms`, `recoveries_max`, `close_ms`.
+  // `keep_finished`, `threads`, `reader_events`, `lease_ms`, `recoveries_max`, `close_ms`, `providers`,
+  // `models`, `budgets`, `provider_limits`, `cassette`.
   const char *config_json;
   // Takes the engine's log; NULL for none. The library itself prints nothing.
   lomusai_log_fn log;
