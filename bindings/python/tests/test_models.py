@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +31,7 @@ KEY = "sk-canary-0123456789abcdefghijklmnop"
 
 
 class Server:
-    """A server that speaks Chat Completions. `answer` is given a request's body and gives a status and texts, or a call."""
+    """A server that speaks Chat Completions. `status` is given a request's body and gives the answer's status."""
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
@@ -99,7 +102,11 @@ def small(engine: Engine, **options: Any) -> Agent[Any]:
 
 
 PRICED = [
-    {"provider": "compatible", "model": "small", "price": {"input": 2_000_000, "cache_read": 1_000_000, "output": 10_000_000}}
+    {
+        "provider": "compatible",
+        "model": "small",
+        "price": {"input": 2_000_000, "cache_read": 1_000_000, "output": 10_000_000},
+    }
 ]
 
 
@@ -135,9 +142,7 @@ def test_a_table_gives_a_provider_another_name(server: Server) -> None:
         (500, UnavailableError, "provider_failed"),
     ],
 )
-def test_each_kind_of_error_has_its_own_type(
-    server: Server, status: int, kind: type[LomusaiError], code: str
-) -> None:
+def test_each_kind_of_error_has_its_own_type(server: Server, status: int, kind: type[LomusaiError], code: str) -> None:
     server.status = lambda _: status
     with Engine() as engine, pytest.raises(kind) as error:
         small(engine).generate("Hi")
@@ -210,6 +215,28 @@ def test_a_cassette_is_recorded_and_given_back_without_a_server(server: Server, 
     assert digests[0] == digests[1]
     assert called == [(19, 23)] and len(server.asked) == 2
     assert KEY not in path.read_text()
+
+
+PROGRAM = """
+from lomusai import Agent, Engine
+for question in ("One", "Two"):
+    with Engine() as engine:
+        print(Agent("small", "compatible/small", engine=engine).generate(question).text)
+"""
+
+
+def test_the_environment_asks_for_a_cassette(server: Server, tmp_path: Path) -> None:
+    said = []
+    for mode in ("record", "replay"):
+        cassette = {"LOMUSAI_CASSETTE": mode, "LOMUSAI_CASSETTE_PATH": str(tmp_path / "c.jsonl")}
+        program = subprocess.run(
+            [sys.executable, "-c", PROGRAM], env={**os.environ, **cassette}, capture_output=True, text=True, check=False
+        )
+        assert program.returncode == 0, program.stderr
+        said.append(program.stdout)
+        server.status = lambda _: 500
+    assert said == ["Hello there.\nHello there.\n"] * 2, "both engines of the process share it"
+    assert len(server.asked) == 2
 
 
 def test_models_are_listed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

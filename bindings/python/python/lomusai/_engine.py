@@ -386,7 +386,7 @@ class Engine:
         return cast("list[RunInfo]", await self._acall("pending"))
 
     def models(self) -> list[dict[str, Any]]:
-        """The models that are known: `{provider, model?, configured?, missing?, context_tokens?, tools?, price?, …}`."""
+        """The models that are known: `{provider, model?, configured?, missing?, context_tokens?, price?, …}`."""
         return cast("list[dict[str, Any]]", self._call("models"))
 
     async def amodels(self) -> list[dict[str, Any]]:
