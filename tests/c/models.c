@@ -163,7 +163,7 @@ static void a_missing_key_and_an_unknown_provider_are_named(void) {
   OK(lomusai_register_agent(engine, LIT("{\"name\":\"a\",\"model\":\"openai/gpt-4o\"}"), ERR));
   OK(lomusai_register_agent(engine, LIT("{\"name\":\"b\",\"model\":\"nobody/model\"}"), ERR));
   lomusai_status status = lomusai_run_start(engine, LIT("{\"agent\":\"a\",\"input\":\"Hi\"}"), NULL, &run, ERR);
-  CHECK(status == LOMUSAI_DENIED);
+  CHECK(status == LOMUSAI_E_DENIED);
   CHECK(contains(lomusai_error_message(check_error), "OPENAI_API_KEY"));
   lomusai_error_free(check_error);
   check_error = NULL;
