@@ -2,7 +2,7 @@
 //!
 //! A wire is a protocol, and a folder of one shape: `mod.rs` (whom it reaches), `request.rs` (our words into theirs), `response.rs` (their
 //! answer into ours, without I/O). A provider is a row of [`KINDS`]: an address, a key, and a wire. `http/` holds what all share: the
-//! client, the framings of streams, and the meaning of a status.
+//! client, the framings of streams, and the meaning of a status. `local/` needs no server: it runs models in this process.
 
 #[cfg(feature = "anthropic")]
 mod anthropic;
@@ -12,7 +12,7 @@ mod cohere;
 mod config;
 #[cfg(feature = "google")]
 mod google;
-#[cfg(feature = "_http")]
+#[cfg(feature = "_client")]
 mod http;
 #[cfg(feature = "_http")]
 mod ids;
@@ -20,6 +20,8 @@ mod ids;
 mod json;
 #[cfg(feature = "_http")]
 mod kinds;
+#[cfg(feature = "local")]
+pub mod local;
 #[cfg(feature = "_http")]
 mod media;
 #[cfg(feature = "ollama")]
