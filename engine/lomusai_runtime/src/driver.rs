@@ -28,6 +28,8 @@ const THREAD_POLL: Duration = Duration::from_millis(50);
 
 /// The longest that tokio's clock is asked to wait at once; it holds two years.
 const TIMER_MAX_MS: u64 = 30 * 24 * 3_600_000;
+/// A run that has to wait longer than this is not kept in memory.
+const PARK_AFTER: Duration = Duration::from_secs(5);
 /// So much earlier than the engine's clock says may a timer go off.
 const EARLY_MS: u64 = 50;
 
@@ -152,6 +154,8 @@ pub(crate) enum First {
     Recover,
     /// Handle this and say whether it was accepted.
     Command(Command, oneshot::Sender<Result<()>>),
+    /// Let what is due go off.
+    Wake,
     /// Only wait for suspended children that are at work again.
     Attach(EffectId, RunId),
 }
@@ -181,6 +185,7 @@ impl Driver {
                 self.turn(Input::Recover).await
             }
             First::Command(command, reply) => self.command(command, reply).await,
+            First::Wake => self.timer().await,
             First::Attach(effect, child) => {
                 waiting.retain(|(id, _)| *id != effect);
                 self.attach(effect, child);
@@ -284,10 +289,20 @@ impl Driver {
 
     fn is_settled(&self) -> bool {
         match self.machine.status() {
-            RunStatus::Running | RunStatus::Waiting => false,
+            RunStatus::Running => false,
+            RunStatus::Waiting => self.can_park(),
             RunStatus::Suspended => self.work.effects.is_empty(),
             _ => true,
         }
+    }
+
+    /// Whether a run that only waits for a time to come can be let go of until then: nobody looks at it, and it is long.
+    fn can_park(&self) -> bool {
+        let soon = Instant::now() + PARK_AFTER;
+        let publisher = &self.live.publisher;
+        // One is the engine's, one is ours: more are somebody who waits for the result.
+        let watched = !publisher.is_detached() || publisher.is_read() || Arc::strong_count(&self.live) > 2;
+        self.work.effects.is_empty() && !watched && self.work.timers.iter().all(|timer| timer.at > soon)
     }
 
     async fn wake(&mut self) -> Woken {
@@ -545,6 +560,12 @@ impl Driver {
         }
         self.inbox.close();
         self.engine.forget(&self.live);
+        // Behind `forget`: a wake-up that is due finds the run gone from memory.
+        if settled.is_ok()
+            && let Some(at_ms) = self.info.wakes_at_ms
+        {
+            self.engine.wake_at(&self.live.run_id, at_ms);
+        }
         self.live.settled.set(settled);
         self.live.publisher.end();
     }

@@ -97,8 +97,8 @@ impl RunRequest {
 
 /// What a run starts for one of its effects.
 pub(crate) enum Child {
-    Agent(StartRequest),
-    Workflow(WorkflowRequest),
+    Agent(Box<StartRequest>),
+    Workflow(Box<WorkflowRequest>),
 }
 
 impl Child {

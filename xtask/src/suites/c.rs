@@ -51,7 +51,7 @@ pub(crate) fn run(shell: &Shell, report: &mut Report) -> Result<(), String> {
     symbols(shell, report)?;
     headers(shell, report, &folder)?;
 
-    for name in ["basic", "hostile", "conformance"] {
+    for name in ["basic", "hostile", "models", "conformance"] {
         compile(shell, &root.join(format!("tests/c/{name}.c")), &folder.join(name))?;
         report.tests(&format!("tests/c/{name}.c"), shell.command(folder.join(name)), Reader::Plain)?;
     }

@@ -15,6 +15,7 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "clippy", language: "rust", run: rust::clippy },
     Suite { name: "docs", language: "rust", run: rust::docs },
     Suite { name: "rust", language: "rust", run: rust::tests },
+    Suite { name: "crash", language: "rust", run: rust::crash },
     Suite { name: "examples", language: "rust", run: examples::rust },
     Suite { name: "c", language: "c", run: c::run },
     Suite { name: "python", language: "python", run: python::run },
