@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lomusai::llm::Router;
+use lomusai::llm::{ProviderConfig, Router};
 use lomusai_core::component::HostSlot;
 use lomusai_core::storage::{MemoryStore, Store};
 use lomusai_core::telemetry::TelemetrySink;
@@ -163,7 +163,8 @@ impl HostEngine {
                 Err(Error::new(codes::ARGUMENT_INVALID, message))
             }
             kind => {
-                let config = serde_json::from_value(Value::Object(fields)).map_err(wrong)?;
+                let config: ProviderConfig = serde_json::from_value(Value::Object(fields)).map_err(wrong)?;
+                config.secrets().for_each(|secret| engine.hide_secret(secret.expose()));
                 engine.register_provider(name, lomusai::llm::Provider::new(kind, config)?)
             }
         }
