@@ -97,6 +97,11 @@ impl Dist<'_> {
         install.arg("ffi/install.sh").env("PREFIX", "/").env("LIBDIR", "/lib").env("INCLUDEDIR", "/include");
         install.env("DESTDIR", &staged).env("BUILD", &libraries);
         shell.run(install)?;
+        // Where the archive is unpacked is known only there: from the file itself.
+        let pc = staged.join("lib/pkgconfig/lomusai.pc");
+        let text = fs::read_to_string(&pc).map_err(|e| format!("{}: {e}", pc.display()))?;
+        let text = text.replace("prefix=/\n", "prefix=${pcfiledir}/../..\n").replace("dir=/", "dir=${prefix}/");
+        fs::write(&pc, text).map_err(|e| format!("{}: {e}", pc.display()))?;
         for licence in ["LICENSE-MIT", "LICENSE-APACHE"] {
             fs::copy(shell.root().join(licence), staged.join(licence)).map_err(|e| format!("{licence}: {e}"))?;
         }

@@ -73,7 +73,7 @@ async function opened(options, work) {
 const small = (engine, options = {}) =>
   new Agent({ name: 'small', model: 'compatible/small', settings: { maxRetries: 0 }, engine, ...options });
 const adds = (called = []) =>
-  tool({ name: 'add', description: 'Adds', input: { type: 'object' }, execute: ({ a, b }) => (called.push([a, b]), a + b) });
+  tool({ name: 'add', description: 'Adds', inputSchema: { type: 'object' }, execute: ({ a, b }) => (called.push([a, b]), a + b) });
 
 test('a model is chosen by a string, and its usage and cost are read', () =>
   opened({ models: PRICED }, async (engine) => {

@@ -1,4 +1,4 @@
-"""Puts a stripped library into a wheel: ``repack_wheel.py WHEEL LIBRARY``. The wheel's own list of what it holds follows."""
+"""Puts a stripped library into a wheel: ``repack_wheel.py WHEEL LIBRARY``. The wheel's list of its files follows."""
 
 from __future__ import annotations
 

@@ -240,11 +240,19 @@ pub(crate) fn unpacked(shell: &Shell, archive: &Path) -> Result<(), String> {
     let mut tar = shell.command("tar");
     tar.current_dir(&folder).args(["--extract", "--strip-components=1", "--file"]).arg(archive);
     shell.run(tar)?;
-    for (name, library) in [("app", "-lmlomusai"), ("app-static", "-l:libmlomusai.a")] {
+    let mut flags = shell.command("pkg-config");
+    flags.args(["--cflags", "--libs", "lomusai"]).env("PKG_CONFIG_PATH", folder.join("lib/pkgconfig"));
+    let output = flags.output().map_err(|e| format!("pkg-config: {e}"))?;
+    let flags = String::from_utf8_lossy(&output.stdout).into_owned();
+    for (name, last) in [("app", &[][..]), ("app-static", &["-Wl,-Bstatic", "-lmlomusai", "-Wl,-Bdynamic"][..])] {
         let (program, libraries) = (folder.join(name), folder.join("lib"));
         let mut gcc = compiler(shell, "gcc", "c11");
-        gcc.arg("examples/c/tools.c").arg("-o").arg(&program).arg("-I").arg(folder.join("include"));
-        gcc.arg("-L").arg(&libraries).args([library, "-pthread", "-ldl", "-lm"]);
+        gcc.arg("examples/c/tools.c").arg("-o").arg(&program);
+        match last {
+            [] => gcc.args(flags.split_whitespace()),
+            _ => gcc.arg("-I").arg(folder.join("include")).arg("-L").arg(&libraries).args(last),
+        };
+        gcc.args(["-pthread", "-ldl", "-lm"]);
         shell.run(gcc)?;
         let mut command = shell.command(&program);
         command.env("LD_LIBRARY_PATH", libraries);
