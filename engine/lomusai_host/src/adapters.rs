@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use futures_util::stream;
-use lomusai_core::component::{CallContext, Function};
+use lomusai_core::component::{CallContext, Function, Step};
 use lomusai_core::llm::{EmbeddingProvider, LlmProvider, ModelStream};
 use lomusai_core::tool::Tool;
 use lomusai_core::{BoxFuture, Error, Result};
-use lomusai_wire::{ModelChunk, ModelRequest, ToolReply, ToolSpec, codes};
+use lomusai_wire::{ModelChunk, ModelRequest, StepReply, ToolReply, ToolSpec, codes};
 use serde_json::{Value, json};
 
 use crate::answer::{Answer, AnswerKind, CallInfo, Reply, Slot};
@@ -69,7 +69,7 @@ impl Callable {
     async fn ask_function(&self, context: CallContext, input: String) -> Result<Value> {
         Ok(match self.ask(context, input).await? {
             Reply::Function(value) => value,
-            Reply::Tool(_) | Reply::Whole => unreachable!("each kind of call takes its own kind of answer only"),
+            _ => unreachable!("each kind of call takes its own kind of answer only"),
         })
     }
 }
@@ -100,7 +100,7 @@ impl Tool for HostTool {
         Box::pin(async move {
             Ok(match self.callable.ask(context, arguments.to_owned()).await? {
                 Reply::Tool(reply) => reply,
-                Reply::Function(_) | Reply::Whole => unreachable!("a tool's call takes a tool's answer only"),
+                _ => unreachable!("a tool's call takes a tool's answer only"),
             })
         })
     }
@@ -111,6 +111,19 @@ pub(crate) struct HostFunction(pub(crate) Callable);
 impl Function for HostFunction {
     fn call<'a>(&'a self, context: CallContext, input: Value) -> BoxFuture<'a, Result<Value>> {
         Box::pin(self.0.ask_function(context, input.to_string()))
+    }
+}
+
+pub(crate) struct HostStep(pub(crate) Callable);
+
+impl Step for HostStep {
+    fn call<'a>(&'a self, context: CallContext, input: Value) -> BoxFuture<'a, Result<StepReply>> {
+        Box::pin(async move {
+            Ok(match self.0.ask(context, input.to_string()).await? {
+                Reply::Step(reply) => reply,
+                _ => unreachable!("a step's call takes a step's answer only"),
+            })
+        })
     }
 }
 
