@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use futures_util::stream;
-use lomusai_core::component::{CallContext, Function};
+use lomusai_core::component::{CallContext, Function, Step};
 use lomusai_core::llm::{EmbeddingProvider, LlmProvider, ModelStream};
 use lomusai_core::tool::Tool;
 use lomusai_core::{BoxFuture, Error, Result};
-use lomusai_wire::{ModelChunk, ModelRequest, ToolReply, ToolSpec, codes};
+use lomusai_wire::{ModelChunk, ModelRequest, StepReply, ToolReply, ToolSpec, codes};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -117,6 +117,20 @@ pub(crate) struct HostFunction(pub(crate) Callable);
 impl Function for HostFunction {
     fn call<'a>(&'a self, context: CallContext, input: Value) -> BoxFuture<'a, Result<Value>> {
         Box::pin(self.0.ask(context, input.to_string()))
+    }
+}
+
+pub(crate) struct HostStep(pub(crate) Callable);
+
+impl Step for HostStep {
+    fn call<'a>(&'a self, context: CallContext, input: Value) -> BoxFuture<'a, Result<StepReply>> {
+        Box::pin(async move {
+            let reply = self.0.ask(context, input.to_string()).await?;
+            serde_json::from_value(reply).map_err(|e| {
+                Error::new(codes::STEP_RESULT_INVALID, format!("step `{}` answered what no step may: {e}", self.0.name))
+                    .with("step", &*self.0.name)
+            })
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use lomusai_core::cancel::{CancelGuard, CancelToken};
 use lomusai_core::component::{CallContext, HostSlot};
 use lomusai_core::sync::{Condvar, Mutex};
 use lomusai_core::{Error, Result};
-use lomusai_wire::{ModelChunk, ToolReply, codes};
+use lomusai_wire::{ModelChunk, StepReply, ToolReply, codes};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, oneshot};
 
@@ -26,7 +26,7 @@ pub struct CallInfo {
 }
 
 impl CallInfo {
-    /// Facts about the call as JSON: `{run_id, effect_id, idempotency_key, agent, name, attempt, call_id?, deadline_ms?, context?, resume?}`.
+    /// Facts about the call as JSON: `{run_id, effect_id, idempotency_key, agent, name, attempt, call_id?, deadline_ms?, context?, resume?, state?}`.
     pub fn facts(&self) -> String {
         let context = &self.context;
         let mut facts = json!({
@@ -50,6 +50,9 @@ impl CallInfo {
         if let Some(resume) = &context.resume {
             fields.insert("resume".into(), resume.clone());
         }
+        if !context.state.is_empty() {
+            fields.insert("state".into(), Value::Object((*context.state).clone()));
+        }
         write(&facts)
     }
 
@@ -65,6 +68,8 @@ pub(crate) enum AnswerKind {
     Tool,
     Function,
     Provider,
+    /// One answer: a step's, `{output}`, `{suspend}` or `{bail}`.
+    Step,
 }
 
 /// The handle a call is answered by. Clones are one handle; dropping the last of them unanswered is an error that the engine tells.
@@ -152,31 +157,36 @@ impl Answer {
     /// As [`resolve`](Self::resolve).
     pub fn resolve_value(&self, value: Value) -> Result<()> {
         match self.0.slot.kind {
-            AnswerKind::Tool => self.settle(Ok(json!({ "output": value }))),
+            AnswerKind::Tool | AnswerKind::Step => self.settle(Ok(json!({ "output": value }))),
             AnswerKind::Function => self.settle(Ok(value)),
             AnswerKind::Provider => Err(self.unsupported("a provider answers by chunks: push them, then finish")),
         }
     }
 
-    /// Answers a tool's call with a [`ToolReply`] as JSON: `{"output": …, "content": [parts]}` or `{"suspend": …}`.
+    /// Answers a tool's call with a [`ToolReply`] as JSON: `{"output": …, "content": [parts]}` or `{"suspend": …}`; a step's with a
+    /// [`StepReply`]: `{"output": …}`, `{"suspend": …, "label": …}` or `{"bail": …}`, each with `state` to set.
     ///
     /// # Errors
     /// As [`resolve`](Self::resolve).
     pub fn reply(&self, json: &str) -> Result<()> {
+        if self.0.slot.kind == AnswerKind::Step {
+            let reply: StepReply = read(&format!("the reply of `{}`", self.0.name), json)?;
+            return self.settle(Ok(serde_json::to_value(reply).expect("a reply is JSON")));
+        }
         if self.0.slot.kind != AnswerKind::Tool {
-            return Err(self.unsupported("only a tool's call takes a tool's reply"));
+            return Err(self.unsupported("only the call of a tool or a step takes a reply"));
         }
         let reply: ToolReply = read(&format!("the reply of `{}`", self.0.name), json)?;
         self.settle(Ok(serde_json::to_value(reply).expect("a reply is JSON")))
     }
 
-    /// Suspends a tool's call until a `resume` command comes. The tool is then called again, with what resumed it.
+    /// Suspends the call of a tool or a step until a `resume` command comes. It is then called again, with what resumed it.
     ///
     /// # Errors
     /// As [`resolve`](Self::resolve).
     pub fn suspend(&self, payload: &str) -> Result<()> {
-        if self.0.slot.kind != AnswerKind::Tool {
-            return Err(self.unsupported("only a tool can suspend"));
+        if !matches!(self.0.slot.kind, AnswerKind::Tool | AnswerKind::Step) {
+            return Err(self.unsupported("only a tool or a step can suspend"));
         }
         let payload: Value = read(&format!("the payload of `{}`", self.0.name), payload)?;
         self.settle(Ok(json!({ "suspend": payload })))
@@ -194,6 +204,7 @@ impl Answer {
     pub fn host_error(&self, message: impl Into<String>) -> Error {
         let code = match self.0.slot.kind {
             AnswerKind::Tool => codes::TOOL_FAILED,
+            AnswerKind::Step => codes::STEP_FAILED,
             AnswerKind::Function => codes::FUNCTION_FAILED,
             AnswerKind::Provider => codes::PROVIDER_HOST_FAILED,
         };
@@ -355,6 +366,7 @@ impl Answer {
     fn word(&self) -> &'static str {
         match self.0.slot.kind {
             AnswerKind::Tool => "tool",
+            AnswerKind::Step => "step",
             AnswerKind::Function => "function",
             AnswerKind::Provider => "provider",
         }
@@ -371,6 +383,7 @@ impl Drop for Handle {
         let name = &self.name;
         let (code, word) = match self.slot.kind {
             AnswerKind::Tool => (codes::TOOL_UNANSWERED, "tool"),
+            AnswerKind::Step => (codes::STEP_UNANSWERED, "step"),
             AnswerKind::Function => (codes::FUNCTION_UNANSWERED, "function"),
             AnswerKind::Provider => (codes::FUNCTION_UNANSWERED, "provider"),
         };

@@ -10,12 +10,12 @@ use lomusai_core::storage::{MemoryStore, Store};
 use lomusai_core::telemetry::TelemetrySink;
 use lomusai_core::testing::ScriptedModel;
 use lomusai_core::{Error, Result};
-use lomusai_runtime::{ComponentKind, Engine, EngineConfig};
-use lomusai_wire::{AgentSpec, Command, LogLevel, RunId, StartRequest, ToolSpec, codes};
+use lomusai_runtime::{ComponentKind, Engine, EngineConfig, RunRequest};
+use lomusai_wire::{AgentSpec, Command, LogLevel, RunId, StartRequest, ToolSpec, WorkflowRequest, WorkflowSpec, codes};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::adapters::{Callable, HostEmbedder, HostFunction, HostProvider, HostTool};
+use crate::adapters::{Callable, HostEmbedder, HostFunction, HostProvider, HostStep, HostTool};
 use crate::answer::AnswerKind;
 use crate::pool::{self, HostPool};
 use crate::run::{HostObserver, HostRun};
@@ -193,7 +193,26 @@ impl HostEngine {
         self.engine()?.register_agent(read::<AgentSpec>("the agent's spec", spec)?)
     }
 
-    /// Takes a component away; `kind` is `agent`, `tool`, `provider`, `function` or `embedder`. `false` if there was none.
+    /// Registers a workflow: its [`WorkflowSpec`] as JSON.
+    ///
+    /// # Errors
+    /// `json_invalid`, `argument_invalid`, `name_taken`, and what is wrong with the spec: `step_cycle`, `step_duplicate`,
+    /// `step_reference_unknown`, `expression_invalid`, `schema_invalid`, `spec_invalid`, `name_invalid`.
+    pub fn register_workflow(&self, spec: &str) -> Result<()> {
+        self.engine()?.register_workflow(read::<WorkflowSpec>("the workflow's spec", spec)?)
+    }
+
+    /// Registers a function that steps of workflows call. It is asked with the step's input and answers a value, or a
+    /// [`StepReply`](lomusai_wire::StepReply) by [`Answer::reply`](crate::Answer::reply).
+    ///
+    /// # Errors
+    /// `name_invalid`, `name_taken`.
+    pub fn register_step(&self, name: &str, placement: Placement, handler: Arc<dyn Handler>) -> Result<()> {
+        let callable = self.callable(name, AnswerKind::Step, placement, handler);
+        self.engine()?.register_step(name, HostStep(callable))
+    }
+
+    /// Takes a component away; `kind` is `agent`, `tool`, `provider`, `function`, `embedder`, `workflow` or `step`. `false` if there was none.
     ///
     /// # Errors
     /// `argument_invalid` for another kind.
@@ -204,8 +223,12 @@ impl HostEngine {
             "provider" => ComponentKind::Provider,
             "function" => ComponentKind::Function,
             "embedder" => ComponentKind::Embedder,
+            "workflow" => ComponentKind::Workflow,
+            "step" => ComponentKind::Step,
             other => {
-                let message = format!("a component is an agent, tool, provider, function or embedder, not `{other}`");
+                let message = format!(
+                    "a component is an agent, tool, provider, function, embedder, workflow or step, not `{other}`"
+                );
                 return Err(Error::new(codes::ARGUMENT_INVALID, message));
             }
         };
@@ -233,13 +256,21 @@ impl HostEngine {
 
     // --- Runs --------------------------------------------------------------------------------------------------------
 
-    /// Begins a run: a [`StartRequest`] as JSON, and a slot that the host's own callables find again. Does not wait: what cannot be
+    /// Begins a run: a [`StartRequest`] or a [`WorkflowRequest`] as JSON, and a slot that the host's own callables find again. Does not wait: what cannot be
     /// told at once (`run_exists`, `thread_busy`, storage errors) is the run's result.
     ///
     /// # Errors
     /// `json_invalid`, `argument_invalid`, `agent_unknown`, `input_empty` and the like, `engine_closed`.
     pub fn run(self: &Arc<Self>, request: &str, host: Option<HostSlot>) -> Result<HostRun> {
-        let request: StartRequest = read("the request", request)?;
+        // What runs is told by what is named.
+        #[derive(Deserialize)]
+        struct Named {
+            workflow: Option<serde::de::IgnoredAny>,
+        }
+        let request: RunRequest = match read::<Named>("the request", request)?.workflow {
+            Some(_) => read::<WorkflowRequest>("the request", request)?.into(),
+            None => read::<StartRequest>("the request", request)?.into(),
+        };
         let run = self.engine()?.launch(request, host)?;
         Ok(HostRun::new(self.clone(), run))
     }
