@@ -138,6 +138,8 @@ impl ModelCall {
         if accepts.family.is_empty() {
             accepts.family = name.to_owned();
         }
+        // A provider of a known kind may be registered under any name, and messages say that name.
+        accepts.also.push(name.to_owned());
         let (messages, changes) = transcript::hand_over(&request.messages, &accepts);
         if changes.is_empty() && messages.len() == request.messages.len() {
             return;
