@@ -75,15 +75,19 @@ impl Line {
 /// # Errors
 /// What could not be built or run. A target that is missed is no error: it stands in the table.
 pub(crate) fn run(shell: &Shell, words: &[&str]) -> Result<(), String> {
+    let kitchen = Kitchen { shell, folder: shell.target().join("bench") };
+    // It compares with llama.cpp and not with other languages, and has a table of its own.
+    if words == ["local"] {
+        return kitchen.local();
+    }
     let benches: Vec<&Bench> = match words {
         [] => BENCHES.iter().collect(),
         [name] => vec![BENCHES.iter().find(|bench| bench.name == *name).ok_or_else(|| {
-            let known: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
+            let known: Vec<&str> = BENCHES.iter().map(|bench| bench.name).chain(["local"]).collect();
             format!("there is no benchmark `{name}`: there are {}", known.join(", "))
         })?],
         _ => return Err(format!("cargo xtask bench {USAGE}")),
     };
-    let kitchen = Kitchen { shell, folder: shell.target().join("bench") };
     kitchen.build()?;
     for bench in benches {
         let programs: Vec<Command> =
@@ -166,6 +170,15 @@ impl Kitchen<'_> {
         cargo.envs(PROFILE.iter().copied()).env("CARGO_TARGET_DIR", &self.folder);
         // The interpreter brings Python's symbols along.
         cargo.env("PYO3_BUILD_EXTENSION_MODULE", "1");
+        self.shell.run(cargo)
+    }
+
+    /// Builds and runs the benchmark of local models.
+    fn local(&self) -> Result<(), String> {
+        self.shell.need_llama()?;
+        let mut cargo = self.shell.cargo(&["run", "--release", "--package", "lomusai_benches"]);
+        cargo.args(["--features", "local", "--bin", "local"]);
+        cargo.envs(PROFILE.iter().copied()).env("CARGO_TARGET_DIR", &self.folder);
         self.shell.run(cargo)
     }
 

@@ -20,6 +20,7 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "python", language: "python", run: python::run },
     Suite { name: "node", language: "node", run: node::run },
     Suite { name: "cross", language: "all", run: cross::run },
+    Suite { name: "demo", language: "all", run: examples::demo },
 ];
 
 /// What `cargo xtask soak` runs, each in its long form.

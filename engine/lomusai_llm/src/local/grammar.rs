@@ -725,3 +725,114 @@ fn literal(text: &str) -> String {
     quoted.push('"');
     quoted
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(schema: &str) -> Result<String> {
+        of_value(&RawJson::parse(schema).expect("JSON"))
+    }
+
+    /// Every text that one of [`integers`]'s alternatives stands for.
+    fn expand(part: &str) -> Vec<String> {
+        let part = part.trim();
+        let Some(first) = part.chars().next() else { return vec![String::new()] };
+        let (heads, rest) = match first {
+            '"' => {
+                let end = part[1..].find('"').expect("closed") + 1;
+                (vec![part[1..end].to_owned()], &part[end + 1..])
+            }
+            '(' => {
+                let mut depth = 0;
+                let end = part.find(|letter| {
+                    depth += i32::from(letter == '(') - i32::from(letter == ')');
+                    depth == 0
+                });
+                let end = end.expect("closed");
+                let (mut depth, mut options) = (0, vec![String::new()]);
+                for letter in part[1..end].chars() {
+                    depth += i32::from(letter == '(') - i32::from(letter == ')');
+                    if letter == '|' && depth == 0 {
+                        options.push(String::new());
+                    } else {
+                        options.last_mut().expect("one").push(letter);
+                    }
+                }
+                (options.iter().flat_map(|option| expand(option)).collect(), &part[end + 1..])
+            }
+            '[' => {
+                let end = part.find(']').expect("closed");
+                let digits: Vec<String> = (part.as_bytes()[1]..=part.as_bytes()[end - 1])
+                    .map(|digit| char::from(digit).to_string())
+                    .collect();
+                let mut rest = &part[end + 1..];
+                let mut heads = vec![String::new()];
+                let mut times = 1;
+                if let Some(count) = rest.strip_prefix('{') {
+                    let end = count.find('}').expect("closed");
+                    (times, rest) = (count[..end].parse().expect("a number"), &count[end + 1..]);
+                }
+                for _ in 0..times {
+                    heads = heads
+                        .iter()
+                        .flat_map(|head| digits.iter().map(move |digit| format!("{head}{digit}")))
+                        .collect();
+                }
+                (heads, rest)
+            }
+            other => panic!("{other} in {part}"),
+        };
+        let tails = expand(rest);
+        heads.iter().flat_map(|head| tails.iter().map(move |tail| format!("{head}{tail}"))).collect()
+    }
+
+    #[test]
+    fn ranges_of_integers_are_exact() {
+        for (low, high) in
+            [(0, 0), (0, 9), (7, 7), (3, 12), (10, 99), (18, 99), (95, 1_203), (100, 999), (999, 1_000), (0, 2_047)]
+        {
+            let mut numbers: Vec<u64> = integers(low, high)
+                .iter()
+                .flat_map(|part| expand(part))
+                .map(|text| text.parse().expect("a number"))
+                .collect();
+            numbers.sort_unstable();
+            assert_eq!(numbers, (low..=high).collect::<Vec<_>>(), "{low} to {high}");
+        }
+    }
+
+    #[test]
+    fn properties_keep_their_order_and_optional_ones_may_be_left_out() {
+        let grammar = value(r#"{"properties": {"z": {"const": 1}, "a": {"const": 2}}, "required": ["z"]}"#).unwrap();
+        assert_eq!(
+            grammar,
+            "root ::= r5\nr0 ::= \"\\\"z\\\":\" \" \"? \"1\"\nr1 ::= \"\\\"a\\\":\" \" \"? \"2\"\nr2 ::= (\",\" \" \"? r1)? \nr3 ::= \",\" \" \"? r0 r2\nr4 ::= r0 r2\nr5 ::= \"{\" r4 \"}\"\n"
+        );
+    }
+
+    #[test]
+    fn a_reference_may_lead_to_itself() {
+        let tree = r##"{"$ref": "#/$defs/node", "$defs": {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}}}"##;
+        let grammar = value(tree).unwrap();
+        assert!(grammar.contains("root ::= r0") && grammar.contains("\"\\\"next\\\":\" \" \"? r0"), "{grammar}");
+        for loose in [r##"{"$ref": "#/nowhere"}"##, r##"{"$ref": "#"}"##, r#"{"$ref": "other.json"}"#] {
+            assert!(value(loose).is_err_and(|error| error.is(codes::SCHEMA_UNSUPPORTED)), "{loose}");
+        }
+    }
+
+    #[test]
+    fn what_would_be_turned_round_is_refused_and_the_place_named() {
+        for (schema, at) in [
+            (r#"{"properties": {"a": {"items": {"not": {}}}}}"#, "#/properties/a/items"),
+            (r#"{"anyOf": [{"type": "string"}, {"type": "strnig"}]}"#, "#/anyOf/1"),
+            (r#"{"allOf": [{"type": "string"}, {"type": "integer"}]}"#, "#/allOf/1"),
+            (r#"{"enum": []}"#, "#"),
+            (r#"{"type": "string", "pattern": "("}"#, "#"),
+            (r#"{"type": "array", "minItems": 3, "maxItems": 2}"#, "#"),
+        ] {
+            let error = value(schema).expect_err(schema);
+            assert!(error.is(codes::SCHEMA_UNSUPPORTED) && error.body().details["at"] == at, "{schema}: {error}");
+        }
+    }
+}
