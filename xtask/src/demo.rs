@@ -8,6 +8,9 @@ use std::process::{Command, Stdio};
 use crate::shell::Shell;
 use crate::suites::{c, node, python};
 
+/// The demo's model is in the process: only this build has that.
+const LOCAL: &[&str] = &["--features", "local"];
+
 pub(crate) const USAGE: &str = "[--plain]";
 
 pub(crate) fn run(shell: &Shell, arguments: &[&str]) -> Result<(), String> {
@@ -22,9 +25,11 @@ pub(crate) fn run(shell: &Shell, arguments: &[&str]) -> Result<(), String> {
     fs::create_dir_all(folder.join("node_modules/@lomusai")).map_err(|e| format!("{}: {e}", folder.display()))?;
 
     say("Building the library and its packages. The first time this takes some minutes: llama.cpp is among them.");
-    let interpreter = python::interpreter(shell)?;
+    shell.need_llama()?;
+    let interpreter = python::interpreter_with(shell, LOCAL)?;
     let link = folder.join("node_modules/@lomusai/node");
-    std::os::unix::fs::symlink(node::package(shell)?, &link).map_err(|e| format!("{}: {e}", link.display()))?;
+    std::os::unix::fs::symlink(node::package_with(shell, LOCAL)?, &link)
+        .map_err(|e| format!("{}: {e}", link.display()))?;
     let sources = shell.root().join("examples/demo");
     fs::copy(sources.join("resume.mjs"), folder.join("resume.mjs")).map_err(|e| format!("resume.mjs: {e}"))?;
     let journal = folder.join("journal");

@@ -5,35 +5,37 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use lomusai_core::agent::{AgentMachine, Plan, Start};
+use lomusai_core::agent::{AgentMachine, Start};
 use lomusai_core::budget::Amount;
 use lomusai_core::cancel::CancelToken;
 use lomusai_core::component::{CallContext, HostSlot};
 use lomusai_core::llm::LlmProvider;
+use lomusai_core::machine::{Input, Machine};
 use lomusai_core::models::ModelTable;
 use lomusai_core::seam::{Clock, Ids};
 use lomusai_core::storage::Store;
 use lomusai_core::sync::{Mutex, RwLock};
 use lomusai_core::telemetry::TelemetrySink;
 use lomusai_core::tool::Tool;
+use lomusai_core::workflow::{self, WorkflowMachine};
 use lomusai_core::{Error, Result};
 use lomusai_wire::{
-    Command, EffectId, Event, EventBody, History, Input, LogLevel, Message, ModelInfo, OnBusy, Parent, PendingKind,
-    RunFilter, RunId, RunInfo, RunStatus, StartRequest, ToolReply, codes,
+    Command, Context, EffectId, Event, History, LogLevel, Message, ModelInfo, OnBusy, Parent, PendingKind, RunFilter,
+    RunId, RunInfo, RunStatus, SpecKind, StartRequest, ToolReply, WorkflowRequest, codes,
 };
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::budgets::Budgets;
+use crate::budgets::{Budgets, RunBudgets};
 use crate::cassette::{self, Cassette, Taped};
 use crate::config::EngineConfig;
-use crate::driver::{Driver, First, Limits, ThreadPlace, Work};
+use crate::driver::{AnyPlan, Driver, First, ThreadPlace, Work};
 use crate::engine::StartReport;
 use crate::load::is_unfinished;
 use crate::publisher::Publisher;
 use crate::queue::EventQueue;
 use crate::registry::{Registry, split};
-use crate::run::{Live, Msg, Settled};
+use crate::run::{Child, Live, Msg, RunRequest, Settled};
 
 /// What every clone of an engine shares.
 pub(crate) struct Inner {
@@ -119,20 +121,39 @@ impl Inner {
     }
 
     /// The spec of a run that is being started, if the store may not have it yet.
-    pub(crate) fn unstored_spec(&self, events: &[Arc<Event>]) -> Vec<(String, Arc<[u8]>)> {
-        let Some(EventBody::RunStarted { spec, .. }) = events.first().map(|event| &event.body) else {
-            return Vec::new();
-        };
-        if !self.stored_specs.lock().insert(spec.hash.clone()) {
+    pub(crate) fn unstored_spec(&self, plan: &AnyPlan) -> Vec<(String, Arc<[u8]>)> {
+        let hash = plan.hash();
+        if self.stored_specs.lock().contains(hash) {
             return Vec::new();
         }
-        let Ok(plan) = self.registry.plan(&spec.name) else { return Vec::new() };
-        let bytes = serde_json::to_vec(&plan.spec).expect("specs are JSON");
-        vec![(spec.hash.clone(), bytes.into())]
+        vec![plan.blob()]
     }
 
     /// Begins a new run in a task of its own.
     pub(crate) fn spawn_new(
+        self: &Arc<Self>,
+        request: RunRequest,
+        parent: Option<(&Live, EffectId)>,
+        host: Option<HostSlot>,
+        queue: Option<Arc<EventQueue>>,
+        begun: Option<oneshot::Sender<Result<()>>>,
+    ) -> Result<Arc<Live>> {
+        self.open()?;
+        match request {
+            RunRequest::Agent(request) => self.spawn_agent(*request, parent, host, queue, begun),
+            RunRequest::Workflow(request) => self.spawn_workflow(*request, parent, host, queue, begun),
+        }
+    }
+
+    fn new_id(&self, asked: Option<RunId>, parent: Option<&(&Live, EffectId)>) -> Result<RunId> {
+        match (asked, parent) {
+            (Some(id), None) => check_run_id(&id).map(|()| id),
+            (Some(id), Some(_)) => Ok(id),
+            (None, _) => Ok(self.ids.run_id()),
+        }
+    }
+
+    fn spawn_agent(
         self: &Arc<Self>,
         request: StartRequest,
         parent: Option<(&Live, EffectId)>,
@@ -140,16 +161,8 @@ impl Inner {
         queue: Option<Arc<EventQueue>>,
         begun: Option<oneshot::Sender<Result<()>>>,
     ) -> Result<Arc<Live>> {
-        self.open()?;
         let plan = self.registry.plan(&request.agent)?;
-        let run_id = match (&request.run_id, &parent) {
-            (Some(id), None) => {
-                check_run_id(id)?;
-                id.clone()
-            }
-            (Some(id), Some(_)) => id.clone(),
-            (None, _) => self.ids.run_id(),
-        };
+        let run_id = self.new_id(request.run_id, parent.as_ref())?;
         let StartRequest { input, history, thread, resource, context, transient, detached, on_busy, options, .. } =
             request;
         let history: Vec<Arc<Message>> = history.into_iter().map(Arc::new).collect();
@@ -160,33 +173,79 @@ impl Inner {
                 "pass `thread` or `history`, not both: a thread has its own history",
             ));
         }
-        let mut durable = context.clone();
-        durable.retain(|key, _| !transient.contains(key));
         let parent = parent.map(|(live, effect_id)| Parent::new(live.run_id.clone(), effect_id));
         let start = Start {
             input: input.into_messages(),
             history: (!history.is_empty()).then(|| History::Messages(history.clone())),
             thread: thread.as_ref().map(|thread| thread.id.clone()),
             parent: parent.clone(),
-            context: durable,
+            context: durable(&context, &transient),
         };
-        let budgets = {
-            let own = options.budget.or(plan.spec.agent.budget);
-            self.budgets.of_run(&run_id, own, &options.shared_budgets, Amount::default())?
-        };
+        let own = options.budget.or(plan.spec.agent.budget);
+        let budgets = self.budgets.of_run(&run_id, own, &options.shared_budgets, Amount::default())?;
+        let timeout_ms = options.timeout_ms;
         let machine = AgentMachine::new(&plan, run_id.clone(), history, options)?;
-        let now_ms = self.clock.now_ms();
-        let mut info = RunInfo::new(run_id.clone(), &plan.spec.agent.name, now_ms);
-        info.thread = start.thread.clone();
+        let mut info = RunInfo::new(run_id, &plan.spec.agent.name, self.clock.now_ms());
         info.parent.clone_from(&parent);
+        info.thread = start.thread.clone();
+        let new = New { info, context, transient, detached, host, thread, timeout_ms, budgets };
+        let first = First::Start(Box::new(start), on_busy);
+        self.spawn_machine(machine.into(), AnyPlan::Agent(plan), new, first, queue, begun)
+    }
+
+    fn spawn_workflow(
+        self: &Arc<Self>,
+        request: WorkflowRequest,
+        parent: Option<(&Live, EffectId)>,
+        host: Option<HostSlot>,
+        queue: Option<Arc<EventQueue>>,
+        begun: Option<oneshot::Sender<Result<()>>>,
+    ) -> Result<Arc<Live>> {
+        let plan = self.registry.workflow(&request.workflow)?;
+        let run_id = self.new_id(request.run_id, parent.as_ref())?;
+        let WorkflowRequest { input, context, transient, state, detached, .. } = request;
+        let shared = parent.as_ref().map_or_else(Vec::new, |(live, _)| live.budgets.shared());
+        let parent = parent.map(|(live, effect_id)| Parent::new(live.run_id.clone(), effect_id));
+        let start = workflow::Start {
+            input,
+            state,
+            parent: parent.clone(),
+            forked_from: None,
+            context: durable(&context, &transient),
+        };
+        let machine = WorkflowMachine::new(&plan, run_id.clone());
+        // What is wrong with the input is told at once, before there is a run.
+        machine.handle(Input::StartWorkflow(Box::new(start.clone())), 0)?;
+        let mut info = RunInfo::new(run_id, &plan.spec.name, self.clock.now_ms());
+        info.kind = SpecKind::Workflow;
+        info.parent = parent;
+        // What its children use is counted where its own parents and the engine count.
+        let budgets = self.budgets.of_run(&info.run_id, None, &shared, Amount::default())?;
+        let new = New { info, context, transient, detached, host, thread: None, timeout_ms: None, budgets };
+        let first = First::StartWorkflow(Box::new(start));
+        self.spawn_machine(machine.into(), AnyPlan::Workflow(plan), new, first, queue, begun)
+    }
+
+    fn spawn_machine(
+        self: &Arc<Self>,
+        machine: Machine,
+        plan: AnyPlan,
+        new: New,
+        first: First,
+        queue: Option<Arc<EventQueue>>,
+        begun: Option<oneshot::Sender<Result<()>>>,
+    ) -> Result<Arc<Live>> {
+        let New { info, context, transient, detached, host, thread, timeout_ms, budgets } = new;
+        let run_id = info.run_id.clone();
         let (inbox, receiver) = mpsc::unbounded_channel();
         let cancel = CancelToken::new();
         let live = Arc::new(Live {
             run_id: run_id.clone(),
-            agent: plan.spec.agent.name.as_str().into(),
-            parent,
+            agent: info.agent.as_str().into(),
+            depth: plan.depth(),
+            parent: info.parent.clone(),
             inbox,
-            publisher: Publisher::new(run_id.clone(), self.clock.clone(), 0, queue, detached, cancel.clone()),
+            publisher: Publisher::new(run_id, self.clock.clone(), 0, queue, detached, cancel.clone()),
             cancel,
             budgets,
             context: Arc::new(context),
@@ -195,10 +254,10 @@ impl Inner {
             settled: Settled::default(),
         });
         self.add_live(&live)?;
-        let limits = limits(&plan, machine.options().timeout_ms);
-        let stream = plan.spec.agent.processors.stream.clone().into();
         let driver = Driver {
             engine: self.clone(),
+            limits: plan.limits(timeout_ms),
+            stream: plan.stream(),
             plan,
             live: live.clone(),
             inbox: receiver,
@@ -206,11 +265,9 @@ impl Inner {
             info,
             epoch: 1,
             thread,
-            limits,
-            stream,
             work: Work::default(),
         };
-        self.spawn(driver, First::Start(Box::new(start), on_busy), begun);
+        self.spawn(driver, first, begun);
         Ok(live)
     }
 
@@ -260,18 +317,17 @@ impl Inner {
         self: &Arc<Self>,
         parent: &Arc<Live>,
         effect: &EffectId,
-        agent: &str,
-        prompt: String,
+        child: Child,
         run_id: RunId,
     ) -> Result<Arc<Live>> {
         let depth = run_id.as_str().matches('/').count() as u32;
-        let limit = self.registry.plan(&parent.agent).map_or(16, |plan| plan.spec.agent.limits.depth());
-        if depth > limit {
+        if depth > parent.depth {
+            let limit = parent.depth;
             return Err(Error::new(
                 codes::DEPTH_EXCEEDED,
-                format!("sub-agents nest {depth} deep, more than limits.depth = {limit}"),
+                format!("runs inside of runs nest {depth} deep, more than limits.depth = {limit}"),
             )
-            .with("agent", agent));
+            .with("agent", child.name()));
         }
         if let Some(live) = self.live(&run_id) {
             return Ok(live);
@@ -279,12 +335,19 @@ impl Inner {
         if self.store.run(&run_id).await?.is_some() {
             return self.revive_child(&run_id, parent.host.clone()).await;
         }
-        let mut request = StartRequest::new(agent, Input::Text(prompt));
-        request.run_id = Some(run_id);
-        request.context = (*parent.context).clone();
-        request.transient.clone_from(&parent.transient);
-        request.on_busy = OnBusy::Error;
-        request.options.shared_budgets = parent.budgets.shared();
+        let (context, transient) = ((*parent.context).clone(), parent.transient.clone());
+        let request: RunRequest = match child {
+            Child::Agent(mut request) => {
+                (request.run_id, request.context, request.transient) = (Some(run_id), context, transient);
+                request.on_busy = OnBusy::Error;
+                request.options.shared_budgets = parent.budgets.shared();
+                request.into()
+            }
+            Child::Workflow(mut request) => {
+                (request.run_id, request.context, request.transient) = (Some(run_id), context, transient);
+                request.into()
+            }
+        };
         self.spawn_new(request, Some((parent, effect.clone())), parent.host.clone(), None, None)
     }
 
@@ -308,6 +371,7 @@ impl Inner {
                 let live = Live {
                     run_id: run_id.clone(),
                     agent: "".into(),
+                    depth: 0,
                     parent: None,
                     inbox,
                     publisher: Publisher::new(run_id.clone(), self.clock.clone(), 0, None, true, cancel.clone()),
@@ -422,7 +486,7 @@ impl Inner {
         self.open()?;
         let mut report = StartReport::default();
         let mut filter = RunFilter::default();
-        filter.status = vec![RunStatus::Running, RunStatus::Blocked];
+        filter.status = vec![RunStatus::Running, RunStatus::Waiting, RunStatus::Blocked];
         filter.limit = Some(u32::MAX);
         // Our own sign of life comes first: what is claimed below must not look abandoned.
         if self.store.capabilities().shared {
@@ -523,7 +587,7 @@ impl Drop for Inner {
 }
 
 /// The child a command is meant for, where the run itself only waits for children.
-fn for_child(machine: &AgentMachine, command: &Command) -> Option<((EffectId, RunId), Command)> {
+fn for_child(machine: &Machine, command: &Command) -> Option<((EffectId, RunId), Command)> {
     let named = match command {
         Command::Approve { effect_id }
         | Command::Decline { effect_id, .. }
@@ -549,13 +613,23 @@ fn for_child(machine: &AgentMachine, command: &Command) -> Option<((EffectId, Ru
     Some(((child.effect_id.clone(), child.child.clone()?), command))
 }
 
-fn limits(plan: &Plan, timeout_ms: Option<u64>) -> Limits {
-    let limits = &plan.spec.agent.limits;
-    Limits {
-        run_ms: timeout_ms.or(limits.run_ms),
-        run_bytes: limits.run_bytes(),
-        message_bytes: limits.message_bytes(),
-    }
+/// The part of a context that is journaled.
+fn durable(context: &Context, transient: &[String]) -> Context {
+    let mut durable = context.clone();
+    durable.retain(|key, _| !transient.contains(key));
+    durable
+}
+
+/// What a new run needs beside its machine.
+struct New {
+    info: RunInfo,
+    context: Context,
+    transient: Vec<String>,
+    detached: bool,
+    host: Option<HostSlot>,
+    thread: Option<ThreadPlace>,
+    timeout_ms: Option<u64>,
+    budgets: RunBudgets,
 }
 
 fn check_run_id(id: &RunId) -> Result<()> {

@@ -20,6 +20,8 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "python", language: "python", run: python::run },
     Suite { name: "node", language: "node", run: node::run },
     Suite { name: "cross", language: "all", run: cross::run },
+    // Last: they build llama.cpp, which the others do not need.
+    Suite { name: "local", language: "rust", run: examples::local },
     Suite { name: "demo", language: "all", run: examples::demo },
 ];
 

@@ -35,16 +35,22 @@ pub(crate) fn soak(shell: &Shell, report: &mut Report) -> Result<(), String> {
     gcc.arg(&counter).arg("tests/c/count_malloc.c");
     shell.run(gcc)?;
     let mut tests = shell.command("node");
-    // In this very process, which is the one that counts.
-    tests.current_dir(&package).args(["--expose-gc", "--test-reporter=tap", "test/hostile.test.js"]);
+    tests.current_dir(&package).args(["--expose-gc", "test/hostile.test.js"]);
     tests.env("LOMUSAI_HOSTILE_RUNS", "100000").env("LD_PRELOAD", &counter).env("LOMUSAI_MALLOC_COUNT", &count);
     report.tests("soak of Node's hostile hosts", tests, Reader::Node)
 }
 
 /// The package with its compiled part, ready to be linked into a `node_modules`.
 pub(crate) fn package(shell: &Shell) -> Result<PathBuf, String> {
+    package_with(shell, &[])
+}
+
+/// As [`package`], with further arguments for cargo.
+pub(crate) fn package_with(shell: &Shell, features: &[&str]) -> Result<PathBuf, String> {
     shell.need("node", "nodejs")?;
-    shell.run(shell.cargo(&["build", "--package", "lomusai_node"]))?;
+    let mut cargo = shell.cargo(&["build", "--package", "lomusai_node"]);
+    cargo.args(features);
+    shell.run(cargo)?;
     let package = shell.root().join("bindings/node");
     let native = package.join("native");
     fs::create_dir_all(&native).map_err(|e| format!("{}: {e}", native.display()))?;

@@ -53,8 +53,13 @@ pub(crate) fn soak(shell: &Shell, report: &mut Report) -> Result<(), String> {
 
 /// A Python in which the package is installed from its wheel, beside the tools of development.
 pub(crate) fn interpreter(shell: &Shell) -> Result<PathBuf, String> {
+    interpreter_with(shell, &[])
+}
+
+/// As [`interpreter`], with further arguments for cargo.
+pub(crate) fn interpreter_with(shell: &Shell, features: &[&str]) -> Result<PathBuf, String> {
     let python = shell.venv(&shell.root().join("bindings/python/requirements-dev.txt"))?;
-    let wheel = wheel(shell, &python)?;
+    let wheel = wheel(shell, &python, features)?;
     let mut pip = shell.command(&python);
     install(&mut pip, &wheel);
     shell.run(pip)?;
@@ -64,14 +69,14 @@ pub(crate) fn interpreter(shell: &Shell) -> Result<PathBuf, String> {
 /// Writes the wheel that is published to `folder`.
 pub(crate) fn release_wheel(shell: &Shell, folder: &Path) -> Result<(), String> {
     let python = shell.venv(&shell.root().join("bindings/python/requirements-dev.txt"))?;
-    build(shell, &python, "release", folder)
+    build(shell, &python, "release", &[], folder)
 }
 
 /// Builds the wheel in the dev profile.
-fn wheel(shell: &Shell, python: &Path) -> Result<PathBuf, String> {
+fn wheel(shell: &Shell, python: &Path, features: &[&str]) -> Result<PathBuf, String> {
     let folder = shell.target().join("python/wheels");
     let _ = fs::remove_dir_all(&folder);
-    build(shell, python, "dev", &folder)?;
+    build(shell, python, "dev", features, &folder)?;
     fs::read_dir(&folder)
         .map_err(|e| format!("{}: {e}", folder.display()))?
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -79,7 +84,7 @@ fn wheel(shell: &Shell, python: &Path) -> Result<PathBuf, String> {
         .ok_or_else(|| format!("maturin made no wheel in {}", folder.display()))
 }
 
-fn build(shell: &Shell, python: &Path, profile: &str, folder: &Path) -> Result<(), String> {
+fn build(shell: &Shell, python: &Path, profile: &str, features: &[&str], folder: &Path) -> Result<(), String> {
     let mut maturin = shell.command(python);
     maturin
         .args([
@@ -92,12 +97,14 @@ fn build(shell: &Shell, python: &Path, profile: &str, folder: &Path) -> Result<(
             "--manifest-path",
             "bindings/python/Cargo.toml",
         ])
+        .args(features)
         .arg("--interpreter")
         .arg(python)
         .arg("--out")
         .arg(folder)
         // Its own: maturin builds pyo3 with another environment than cargo does, and each would undo the other's work.
         .env("CARGO_TARGET_DIR", shell.target().join("python"));
+    maturin.envs(shell.llama_env().iter().copied());
     shell.run(maturin)
 }
 

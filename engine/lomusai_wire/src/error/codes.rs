@@ -128,6 +128,27 @@ pub const COMPONENT_CHANGED: Code = Code { name: "component_changed", kind: Kind
 /// The component cannot do this.
 pub const UNSUPPORTED: Code = Code { name: "unsupported", kind: Kind::Invalid, retryable: false };
 
+/// The input of a workflow or of one of its steps does not fit its schema.
+pub const INPUT_INVALID: Code = Code { name: "input_invalid", kind: Kind::Invalid, retryable: false };
+
+/// Two steps of a workflow have the same id.
+pub const STEP_DUPLICATE: Code = Code { name: "step_duplicate", kind: Kind::Invalid, retryable: false };
+
+/// A step of a workflow, or an expression in it, names a step that is not there.
+pub const STEP_REFERENCE_UNKNOWN: Code = Code { name: "step_reference_unknown", kind: Kind::Invalid, retryable: false };
+
+/// Steps of a workflow wait for one another in a circle.
+pub const STEP_CYCLE: Code = Code { name: "step_cycle", kind: Kind::Invalid, retryable: false };
+
+/// An expression of a workflow cannot be read.
+pub const EXPRESSION_INVALID: Code = Code { name: "expression_invalid", kind: Kind::Invalid, retryable: false };
+
+/// An expression of a workflow gave no value, or one of the wrong type.
+pub const EXPRESSION_FAILED: Code = Code { name: "expression_failed", kind: Kind::Invalid, retryable: false };
+
+/// A step failed and said that trying again is of no use.
+pub const STEP_FATAL: Code = Code { name: "step_fatal", kind: Kind::Invalid, retryable: false };
+
 /// A JSON Schema is sound, and a local model cannot be held to it: no grammar says what it says.
 pub const SCHEMA_UNSUPPORTED: Code = Code { name: "schema_unsupported", kind: Kind::Invalid, retryable: false };
 
@@ -167,6 +188,12 @@ pub const PROVIDER_UNKNOWN: Code = Code { name: "provider_unknown", kind: Kind::
 /// No function of this name is registered.
 pub const FUNCTION_UNKNOWN: Code = Code { name: "function_unknown", kind: Kind::NotFound, retryable: false };
 
+/// No workflow of this name is registered.
+pub const WORKFLOW_UNKNOWN: Code = Code { name: "workflow_unknown", kind: Kind::NotFound, retryable: false };
+
+/// No step function of this name is registered.
+pub const STEP_UNKNOWN: Code = Code { name: "step_unknown", kind: Kind::NotFound, retryable: false };
+
 /// No run of this id is in the store.
 pub const RUN_UNKNOWN: Code = Code { name: "run_unknown", kind: Kind::NotFound, retryable: false };
 
@@ -196,6 +223,12 @@ pub const RUN_EXISTS: Code = Code { name: "run_exists", kind: Kind::Conflict, re
 
 /// The run has ended and takes no more commands.
 pub const RUN_FINISHED: Code = Code { name: "run_finished", kind: Kind::Conflict, retryable: false };
+
+/// Only a workflow's run that has failed can be tried again.
+pub const RUN_NOT_FAILED: Code = Code { name: "run_not_failed", kind: Kind::Conflict, retryable: false };
+
+/// A stored run was started under another spec of its workflow. The message shows the difference.
+pub const WORKFLOW_CHANGED: Code = Code { name: "workflow_changed", kind: Kind::Conflict, retryable: false };
 
 /// The run is at work, here or in another process.
 pub const RUN_ACTIVE: Code = Code { name: "run_active", kind: Kind::Conflict, retryable: false };
@@ -249,6 +282,12 @@ pub const MODEL_TIMEOUT: Code = Code { name: "model_timeout", kind: Kind::Timeou
 /// A host function took longer than its limit.
 pub const FUNCTION_TIMEOUT: Code = Code { name: "function_timeout", kind: Kind::Timeout, retryable: false };
 
+/// A step function took longer than its limit.
+pub const STEP_TIMEOUT: Code = Code { name: "step_timeout", kind: Kind::Timeout, retryable: false };
+
+/// The signal that a step waited for did not come in time.
+pub const WAIT_TIMEOUT: Code = Code { name: "wait_timeout", kind: Kind::Timeout, retryable: false };
+
 /// The run worked longer than its limit.
 pub const RUN_TIMEOUT: Code = Code { name: "run_timeout", kind: Kind::Timeout, retryable: false };
 
@@ -269,6 +308,9 @@ pub const RUN_TOO_LARGE: Code = Code { name: "run_too_large", kind: Kind::Limit,
 
 /// Sub-agents nest deeper than `limits.depth`.
 pub const DEPTH_EXCEEDED: Code = Code { name: "depth_exceeded", kind: Kind::Limit, retryable: false };
+
+/// A loop of a workflow ran `max` times and was not done.
+pub const LOOP_EXHAUSTED: Code = Code { name: "loop_exhausted", kind: Kind::Limit, retryable: false };
 
 /// A conversation is longer than the model's context.
 pub const CONTEXT_TOO_LONG: Code = Code { name: "context_too_long", kind: Kind::Limit, retryable: false };
@@ -334,6 +376,15 @@ pub const FUNCTION_UNANSWERED: Code = Code { name: "function_unanswered", kind: 
 /// A function's answer is not of the form its place asks for.
 pub const FUNCTION_REPLY_INVALID: Code = Code { name: "function_reply_invalid", kind: Kind::Host, retryable: false };
 
+/// A step function failed.
+pub const STEP_FAILED: Code = Code { name: "step_failed", kind: Kind::Host, retryable: false };
+
+/// A step function's answer handle was dropped without an answer.
+pub const STEP_UNANSWERED: Code = Code { name: "step_unanswered", kind: Kind::Host, retryable: false };
+
+/// A step's result is not JSON, is no step's answer, or does not fit its schema.
+pub const STEP_RESULT_INVALID: Code = Code { name: "step_result_invalid", kind: Kind::Host, retryable: false };
+
 /// A callback panicked or threw across the border.
 pub const CALLBACK_PANICKED: Code = Code { name: "callback_panicked", kind: Kind::Host, retryable: false };
 
@@ -361,6 +412,13 @@ pub const ALL: &[Code] = &[
     OUTPUT_INVALID,
     COMPONENT_CHANGED,
     UNSUPPORTED,
+    INPUT_INVALID,
+    STEP_DUPLICATE,
+    STEP_REFERENCE_UNKNOWN,
+    STEP_CYCLE,
+    EXPRESSION_INVALID,
+    EXPRESSION_FAILED,
+    STEP_FATAL,
     SCHEMA_UNSUPPORTED,
     MODEL_FILE_INVALID,
     MODEL_UNSUPPORTED,
@@ -374,6 +432,8 @@ pub const ALL: &[Code] = &[
     TOOL_UNKNOWN,
     PROVIDER_UNKNOWN,
     FUNCTION_UNKNOWN,
+    WORKFLOW_UNKNOWN,
+    STEP_UNKNOWN,
     RUN_UNKNOWN,
     THREAD_UNKNOWN,
     EFFECT_UNKNOWN,
@@ -384,6 +444,8 @@ pub const ALL: &[Code] = &[
     NAME_TAKEN,
     RUN_EXISTS,
     RUN_FINISHED,
+    RUN_NOT_FAILED,
+    WORKFLOW_CHANGED,
     RUN_ACTIVE,
     RUN_BLOCKED,
     THREAD_BUSY,
@@ -401,6 +463,8 @@ pub const ALL: &[Code] = &[
     TOOL_TIMEOUT,
     MODEL_TIMEOUT,
     FUNCTION_TIMEOUT,
+    STEP_TIMEOUT,
+    WAIT_TIMEOUT,
     RUN_TIMEOUT,
     CLOSE_TIMEOUT,
     RUN_CANCELLED,
@@ -408,6 +472,7 @@ pub const ALL: &[Code] = &[
     RESULT_TOO_LARGE,
     RUN_TOO_LARGE,
     DEPTH_EXCEEDED,
+    LOOP_EXHAUSTED,
     CONTEXT_TOO_LONG,
     MEMORY_INSUFFICIENT,
     BUDGET_EXHAUSTED,
@@ -429,6 +494,9 @@ pub const ALL: &[Code] = &[
     FUNCTION_FAILED,
     FUNCTION_UNANSWERED,
     FUNCTION_REPLY_INVALID,
+    STEP_FAILED,
+    STEP_UNANSWERED,
+    STEP_RESULT_INVALID,
     CALLBACK_PANICKED,
     ENGINE_CLOSED,
     HANDLE_CLOSED,

@@ -93,6 +93,7 @@ impl AgentMachine {
             choice: 0,
             call_id: call.map(|call| call.call.call_id.clone()),
             resume: tool.and_then(|call| call.resume.clone()),
+            due_at_ms: None,
         }
     }
 

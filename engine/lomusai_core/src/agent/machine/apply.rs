@@ -34,7 +34,7 @@ impl AgentMachine {
                 state.suspended = false;
                 state.open.clear();
             }
-            EventBody::EffectStarted { effect_id, kind, component, attempt, choice, call_id, resume } => {
+            EventBody::EffectStarted { effect_id, kind, component, attempt, choice, call_id, resume, .. } => {
                 let call = call_id.as_ref().and_then(|id| state.calls.iter().position(|call| call.call.call_id == *id));
                 let open = Open {
                     effect_id: effect_id.clone(),
@@ -111,7 +111,7 @@ impl AgentMachine {
                 }
             }
             EventBody::MessageCompleted { message } => self.said(message),
-            EventBody::SignalReceived { signal, effect_id: Some(effect_id), data } => {
+            EventBody::SignalReceived { signal, effect_id: Some(effect_id), data, .. } => {
                 let place = state.open(effect_id).and_then(|open| open.call);
                 if let Some(place) = place {
                     let call = &mut state.calls[place];

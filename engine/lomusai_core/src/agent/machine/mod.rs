@@ -9,19 +9,19 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use lomusai_wire::{
-    Budget, Code, Command, Context, EffectId, EffectKind, ErrorBody, EventBody, History, Message, Parent, Pending,
-    RunId, RunOptions, RunStatus, ThreadId, ToolReply, Usage, codes,
+    Budget, Context, EffectId, EffectKind, ErrorBody, EventBody, History, Message, Parent, Pending, RunId, RunOptions,
+    RunStatus, ThreadId, Usage, codes,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::effect::{ChildOutcome, Effect, EffectInput, ModelOutcome};
 use super::plan::{Plan, RunPlan};
 use super::state::{Call, Open, OpenStatus, Phase, State, StepOverlay};
+use crate::Result;
+use crate::machine::{Decision, Effect, EffectInput, Input};
 use crate::retry::Retry;
 use crate::schema::subset::without_nulls;
 use crate::transcript::Transcript;
-use crate::{Error, Result};
 
 /// One run of an agent.
 #[derive(Debug)]
@@ -44,50 +44,6 @@ pub struct Start {
     pub parent: Option<Parent>,
     /// The journaled part of the context.
     pub context: Context,
-}
-
-/// What the world tells a machine.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Input {
-    /// The run begins.
-    Start(Box<Start>),
-    /// A model call ended.
-    Model(EffectId, ModelOutcome),
-    /// A tool answered.
-    Tool(EffectId, Result<ToolReply>),
-    /// A child run ended or waits.
-    Child(EffectId, ChildOutcome),
-    /// A function answered.
-    Call(EffectId, Result<Value>),
-    /// An effect is to be tried again.
-    RetryDue(EffectId),
-    /// A command came.
-    Command(Command),
-    /// The grace of a cancellation is over.
-    GraceOver,
-    /// The run may not go on: it crossed a limit. Nothing new starts, what is under way is ended with this error.
-    Fail(Error),
-    /// The run was loaded from its journal: what was under way is started again.
-    Recover,
-    /// A component says something for the journal.
-    Custom {
-        /// The effect it serves.
-        effect_id: EffectId,
-        /// What it is.
-        name: String,
-        /// The value.
-        data: Value,
-    },
-}
-
-/// What a machine decided: events to commit, then effects to carry out.
-#[derive(Debug, Default)]
-pub struct Decision {
-    /// In order; already applied.
-    pub events: Vec<EventBody>,
-    /// What to ask the world.
-    pub effects: Vec<Effect>,
 }
 
 const DECLINED: &str = "Tool call was not approved by the user";
@@ -350,36 +306,4 @@ pub(super) fn unfenced(text: &str) -> &str {
     let text = text.trim();
     let Some(inner) = text.strip_prefix("```").and_then(|rest| rest.strip_suffix("```")) else { return text };
     inner.strip_prefix("json").unwrap_or(inner).trim()
-}
-
-/// So deep may what the host answers nest: JSON readers stop at 128, and an event puts it some levels deeper.
-const DEPTH_MAX: u32 = 100;
-
-/// Refuses what could be written into a journal but not be read back.
-pub(super) fn check_depth(value: &Value, code: Code, what: impl FnOnce() -> String) -> Result<()> {
-    fn fits(value: &Value, left: u32) -> bool {
-        match value {
-            Value::Array(items) => left > 0 && items.iter().all(|item| fits(item, left - 1)),
-            Value::Object(fields) => left > 0 && fields.values().all(|field| fits(field, left - 1)),
-            _ => true,
-        }
-    }
-    if fits(value, DEPTH_MAX) {
-        return Ok(());
-    }
-    Err(Error::new(code, format!("{} nests deeper than {DEPTH_MAX} levels: flatten it, or pass it as text", what())))
-}
-
-/// Bytes of the value as compact JSON, escapes left out: a bound that costs no allocation.
-pub(super) fn json_size(value: &Value) -> u64 {
-    match value {
-        Value::Null | Value::Bool(true) => 4,
-        Value::Bool(false) => 5,
-        Value::Number(_) => 8,
-        Value::String(text) => text.len() as u64 + 2,
-        Value::Array(items) => items.iter().map(|item| json_size(item) + 1).sum::<u64>() + 2,
-        Value::Object(fields) => {
-            fields.iter().map(|(key, value)| key.len() as u64 + 4 + json_size(value)).sum::<u64>() + 2
-        }
-    }
 }
