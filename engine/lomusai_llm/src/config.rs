@@ -107,6 +107,15 @@ impl ProviderConfig {
         let base_url = self.url(kind)?;
         let key = self.key(kind)?;
         let headers = self.headers(kind, key.as_ref())?;
+        #[cfg(feature = "bedrock")]
+        let (signer, signing) = match (&kind.auth, headers.contains_key(AUTHORIZATION)) {
+            (Auth::Aws, false) => {
+                crate::http::aws::Signer::new(kind, self).map(|(signer, secrets)| (Some(signer), secrets))?
+            }
+            _ => (None, Vec::new()),
+        };
+        #[cfg(not(feature = "bedrock"))]
+        let signing = Vec::new();
         let client = client::client(Reach {
             base_url: &base_url,
             proxy: self.proxy.as_ref(),
@@ -115,10 +124,20 @@ impl ProviderConfig {
         })?;
         // A server may quote a token without the `Bearer` before it.
         let tokens = self.headers.values().filter_map(|value| value.expose().rsplit(' ').next()).map(Secret::from);
-        let aws = [&self.access_key_id, &self.secret_access_key, &self.session_token].into_iter().flatten().cloned();
-        let secrets = key.into_iter().chain(tokens).chain(aws).collect();
+        let secrets = key.into_iter().chain(tokens).chain(signing).collect();
         let idle = above_zero("timeouts.idle_ms", self.timeouts.idle_ms)?;
-        Ok(Endpoint { client, base_url, headers, secrets, idle, bytes_max: self.max_response_bytes })
+        Ok(Endpoint {
+            client,
+            base_url,
+            headers,
+            secrets,
+            idle,
+            bytes_max: self.max_response_bytes,
+            #[cfg(feature = "bedrock")]
+            is_aws: matches!(kind.auth, Auth::Aws),
+            #[cfg(feature = "bedrock")]
+            signer,
+        })
     }
 
     fn url(&self, kind: &Kind) -> Result<Url> {
@@ -195,10 +214,8 @@ impl ProviderConfig {
         }
         if let Some(key) = key {
             match kind.auth {
-                Auth::Bearer | Auth::Aws => {
-                    headers.insert(AUTHORIZATION, value("api_key", &format!("Bearer {}", key.expose()))?)
-                }
                 Auth::Header(name) => headers.insert(HeaderName::from_static(name), value("api_key", key.expose())?),
+                _ => headers.insert(AUTHORIZATION, value("api_key", &format!("Bearer {}", key.expose()))?),
             };
         }
         for (name, secret) in &self.headers {

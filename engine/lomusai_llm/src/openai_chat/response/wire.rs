@@ -59,6 +59,13 @@ pub(super) struct Said {
     pub(super) function_call: Option<FunctionDelta>,
     #[serde(default)]
     pub(super) annotations: Option<Value>,
+    /// Thoughts with their signatures, as gateways tell them.
+    #[serde(default)]
+    pub(super) reasoning_details: Option<Value>,
+    #[serde(default)]
+    pub(super) audio: Option<Value>,
+    #[serde(default)]
+    pub(super) images: Option<Value>,
 }
 
 impl Said {
@@ -82,6 +89,9 @@ pub(super) struct CallDelta {
     pub(super) id: Option<Value>,
     #[serde(default)]
     pub(super) function: Option<FunctionDelta>,
+    /// What the provider wants back with the call.
+    #[serde(default)]
+    pub(super) extra_content: Option<Value>,
 }
 
 #[derive(Default, Deserialize)]
