@@ -31,6 +31,7 @@
 //! |---|---|---|
 //! | `sqlite` | yes | [`stores::sqlite`]: runs that outlive their process, in one file |
 //! | `compatible` | yes | [`llm::Provider`]: models behind any OpenAI-compatible endpoint |
+//! | `remote` | yes | every provider over the network: OpenAI, Anthropic, Google and more |
 
 pub use lomusai_core::{BoxFuture, Error, Result};
 pub use lomusai_runtime::{
@@ -56,7 +57,7 @@ pub mod function {
 pub mod llm {
     pub use lomusai_core::llm::{EmbeddingProvider, LlmProvider, ModelStream};
     #[cfg(feature = "compatible")]
-    pub use lomusai_llm::{KINDS, Kind, Provider, ProviderConfig, Secret, Timeouts};
+    pub use lomusai_llm::{Embedder, KINDS, Kind, Provider, ProviderConfig, Secret, Timeouts};
     pub use lomusai_wire::{ModelChunk, ModelRequest};
 }
 

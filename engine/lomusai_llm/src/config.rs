@@ -1,6 +1,7 @@
 //! What a provider is told: where the server is, what opens it, and how long to wait. Checked once, when the provider is made.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::kinds::{Auth, Kind};
 /// Settings of a [`Provider`](crate::Provider). Every field has a default; what the kind of provider has no default for is named by the error.
 ///
 /// They are read from JSON but never written: they hold keys.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ProviderConfig {
@@ -97,6 +98,27 @@ impl Default for ProviderConfig {
     }
 }
 
+impl fmt::Debug for ProviderConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // An address may carry a token, and so may what is not named here.
+        f.debug_struct("ProviderConfig")
+            .field("base_url", &self.base_url.as_deref().map(plain))
+            .field("model", &self.model)
+            .field("api_key_env", &self.api_key_env)
+            .field("headers", &self.headers)
+            .field("stream", &self.stream)
+            .field("timeouts", &self.timeouts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An address without what may be secret in it.
+fn plain(address: &str) -> &str {
+    let end = address.find(['?', '#']).unwrap_or(address.len());
+    let address = &address[..end];
+    address.rfind('@').map_or(address, |at| &address[at + 1..])
+}
+
 impl ProviderConfig {
     /// The server at this address, with the defaults for the rest.
     pub fn new(base_url: impl Into<String>) -> Self {
@@ -124,7 +146,9 @@ impl ProviderConfig {
         })?;
         // A server may quote a token without the `Bearer` before it.
         let tokens = self.headers.values().filter_map(|value| value.expose().rsplit(' ').next()).map(Secret::from);
-        let secrets = key.into_iter().chain(tokens).chain(signing).collect();
+        // A gateway may want its token there.
+        let query = base_url.query_pairs().map(|(_, value)| Secret::from(value.into_owned())).collect::<Vec<_>>();
+        let secrets = key.into_iter().chain(tokens).chain(signing).chain(query).collect();
         let idle = above_zero("timeouts.idle_ms", self.timeouts.idle_ms)?;
         Ok(Endpoint {
             client,
@@ -165,13 +189,13 @@ impl ProviderConfig {
         };
         let url = match Url::parse(text.trim()) {
             Ok(url) => url,
-            Err(error) => return invalid(&format!("{text:?} is not an address: {error}")),
+            Err(error) => return invalid(&format!("{:?} is not an address: {error}", plain(&text))),
         };
         if !url.username().is_empty() || url.password().is_some() {
             return invalid("must not carry a user name or password: use api_key or headers");
         }
         if !matches!(url.scheme(), "http" | "https") {
-            return invalid(&format!("{text:?} must begin with http:// or https://"));
+            return invalid(&format!("{:?} must begin with http:// or https://", plain(&text)));
         }
         Ok(url)
     }

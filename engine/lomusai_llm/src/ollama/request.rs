@@ -62,7 +62,7 @@ fn messages<'a>(name: &str, message: &'a Message) -> Vec<Object<'a>> {
     for part in &message.parts {
         match part {
             Part::ToolCall(call) => {
-                let function =
+                let mut function =
                     Object::new().with("name", call.name.as_str()).with("arguments", Json::arguments(&call.arguments));
                 if let (false, Some(Value::Object(fields))) = (foreign, call.provider.get(name)) {
                     function.merge(fields);

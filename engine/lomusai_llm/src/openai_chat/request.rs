@@ -188,6 +188,10 @@ struct WireMessage<'a> {
     refusal: Option<&'a Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     audio: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extra_content: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thought_signature: Option<&'a Value>,
 }
 
 #[derive(serde::Serialize)]
@@ -219,6 +223,8 @@ impl<'a> WireMessage<'a> {
             reasoning_details: None,
             refusal: None,
             audio: None,
+            extra_content: None,
+            thought_signature: None,
         }
     }
 }
@@ -285,6 +291,11 @@ impl<'a> Writer<'a> {
         if wire.content.is_none() && wire.refusal.is_none_or(|refusal| *refusal != *text) {
             wire.content = Some(text).filter(|text| !text.is_empty()).map(Content::Text);
         }
+        let thinks = wire.reasoning_content.is_some() || wire.reasoning.is_some() || wire.reasoning_details.is_some();
+        // A thought that ran out of tokens before it said anything.
+        if thinks && wire.content.is_none() && wire.tool_calls.is_empty() {
+            wire.content = Some(Content::Text("".into()));
+        }
         let silent = wire.content.is_none() && wire.refusal.is_none() && wire.audio.is_none();
         if !silent || !wire.tool_calls.is_empty() {
             self.messages.push(wire);
@@ -296,7 +307,9 @@ impl<'a> Writer<'a> {
         if let Some(facts) = message.metadata.get(self.name) {
             wire.refusal = Some(&facts["refusal"]).filter(|refusal| refusal.is_string());
             wire.audio = facts["audio"]["id"].as_str().map(|id| json!({"id": id}));
-            if self.thoughts == Thoughts::Details {
+            wire.extra_content = facts.get("extra_content");
+            wire.thought_signature = facts.get("thought_signature");
+            if matches!(self.thoughts, Thoughts::Details | Thoughts::AsTheyCame) {
                 wire.reasoning_details = Some(&facts["reasoning_details"]).filter(|details| details.is_array());
             }
         }

@@ -205,6 +205,8 @@ impl Fold {
         }
         self.keep("audio", said.audio);
         self.keep("images", said.images);
+        self.keep("extra_content", said.extra_content);
+        self.keep("thought_signature", said.thought_signature);
         let mut calls = said.tool_calls.unwrap_or_default();
         if let Some(function) = said.function_call {
             calls.push(CallDelta { function: Some(function), ..CallDelta::default() });

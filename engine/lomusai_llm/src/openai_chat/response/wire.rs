@@ -66,6 +66,11 @@ pub(super) struct Said {
     pub(super) audio: Option<Value>,
     #[serde(default)]
     pub(super) images: Option<Value>,
+    /// Of Gemini behind this API.
+    #[serde(default)]
+    pub(super) extra_content: Option<Value>,
+    #[serde(default)]
+    pub(super) thought_signature: Option<Value>,
 }
 
 impl Said {
