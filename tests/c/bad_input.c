@@ -1,8 +1,10 @@
 /* Runs the table of bad input, tests/conformance/bad_input.json: the same codes in every language. */
 #include "check.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static lomusai_engine *engine;
@@ -22,6 +24,44 @@ static void answer_null(void *userdata, lomusai_str input, lomusai_answer *answe
   lomusai_answer_free(answer);
 }
 
+enum { NOBODY = 65534 };
+
+/* The folder of the bad file; the program that holds it, if one does, and what ends that. */
+static char folder[] = "/tmp/lomusai-bad-XXXXXX";
+static pid_t holder = -1;
+static int holder_input = -1;
+
+static void hold(const char *path) {
+  int in[2], out[2];
+  char said[8] = {0};
+  MUST(pipe(in) == 0 && pipe(out) == 0);
+  holder = fork();
+  if (holder == 0) {
+    dup2(in[0], 0);
+    dup2(out[1], 1);
+    close(in[1]);
+    close(out[0]);
+    execlp("python3", "python3", "tests/conformance/hold_store.py", path, (char *)NULL);
+    _exit(127);
+  }
+  close(in[0]);
+  close(out[1]);
+  holder_input = in[1];
+  while (read(out[0], said, sizeof said - 1) < 0 && errno == EINTR) continue;
+  CHECK(strcmp(said, "locked\n") == 0);
+  close(out[0]);
+}
+
+/* What was done to the file beside writing it is undone. */
+static void let_go(void) {
+  if (geteuid() == NOBODY && getuid() == 0) CHECK(seteuid(0) == 0);
+  chmod(folder, 0755);
+  if (holder < 0) return;
+  close(holder_input);
+  waitpid(holder, NULL, 0);
+  holder = -1;
+}
+
 static void remove_file(const char *path) {
   static const char *const suffixes[] = {"", "-wal", "-shm"};
   char name[300];
@@ -39,17 +79,24 @@ static void make_file(const char *kind, const char *path) {
     for (int i = 0; i < 1000; i++) fputs("This is not a database. ", file);
     fclose(file);
   } else {
-    /* A good one, whose version (four bytes at 60) is then put up. */
+    /* A good one; of a newer one the version (four bytes at 60) is put up. */
     lomusai_engine_options options = {0};
     lomusai_engine *made = NULL;
     options.struct_size = sizeof options;
     options.path = path;
     OK(lomusai_engine_open(&options, &made, ERR));
     close_engine(made);
-    FILE *file = fopen(path, "r+");
-    fseek(file, 60, SEEK_SET);
-    fwrite("\x7f\xff\xff\xff", 1, 4, file);
-    fclose(file);
+    if (strcmp(kind, "newer") == 0) {
+      FILE *file = fopen(path, "r+");
+      fseek(file, 60, SEEK_SET);
+      fwrite("\x7f\xff\xff\xff", 1, 4, file);
+      fclose(file);
+    } else if (strcmp(kind, "locked") == 0) {
+      hold(path);
+    } else {
+      CHECK(strcmp(kind, "read_only") == 0 && chmod(path, 0444) == 0 && chmod(folder, 0555) == 0);
+      if (geteuid() == 0) CHECK(seteuid(NOBODY) == 0);
+    }
   }
 }
 
@@ -64,7 +111,7 @@ static lomusai_status step(json_t *step, lomusai_error **err) {
     lomusai_engine *opened = NULL;
     char path[64];
     const char *kind = json_string_value(json_object_get(step, "file"));
-    snprintf(path, sizeof path, "/tmp/lomusai-bad-%ld.db", (long)getpid());
+    snprintf(path, sizeof path, "%s/store.db", folder);
     options.struct_size = sizeof options;
     options.config_json = text;
     if (kind) {
@@ -73,6 +120,7 @@ static lomusai_status step(json_t *step, lomusai_error **err) {
     }
     status = lomusai_engine_open(&options, &opened, err);
     lomusai_engine_free(opened);
+    let_go();
     remove_file(path);
   } else if (strcmp(does, "register_tool") == 0) {
     status = lomusai_register_tool(engine, text, len, 0, answer_null, NULL, NULL, err);
@@ -132,6 +180,7 @@ int main(void) {
     printf("bad_input.json:%d: %s\n", wrong.line, wrong.text);
     return 1;
   }
+  MUST(mkdtemp(folder) != NULL);
   json_array_foreach(cases, i, one) {
     const char *expected = json_string_value(json_object_get(one, "code"));
     engine = open_engine();
@@ -152,5 +201,6 @@ int main(void) {
     close_engine(engine);
   }
   json_decref(cases);
+  rmdir(folder);
   return tests_end();
 }

@@ -7,18 +7,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt};
-use lomusai_core::agent::{
-    AgentMachine, ChildOutcome, Decision, Effect, EffectInput, Input, ModelOutcome, Plan, PlannedTool, Start,
-};
+use lomusai_core::agent::{AgentMachine, Plan, PlannedTool, Start};
 use lomusai_core::budget::{self, Amount, Book, Verdict};
 use lomusai_core::component::CallContext;
 use lomusai_core::llm::{LlmProvider, MessageBuilder, truncated};
+use lomusai_core::machine::{ChildOutcome, Decision, Effect, EffectInput, Input, Machine, ModelOutcome};
 use lomusai_core::testing::{ScriptedModel, block_on};
+use lomusai_core::workflow::{self, WorkflowMachine, WorkflowPlan};
 use lomusai_core::{Error, transcript};
+use lomusai_runtime::RunRequest;
 use lomusai_wire::{
     AgentSpec, Command, Context, EffectId, ErrorBody, Event, EventBody, History, Message, ModelRequest, Outcome,
-    Parent, PartDelta, Pending, RunId, RunOptions, RunOutput, RunStatus, StartRequest, ThreadId, ToolReply, Usage,
-    codes,
+    Parent, PartDelta, Pending, RunId, RunOptions, RunOutput, RunStatus, SpecKind, StartRequest, StepReply, ThreadId,
+    ToolReply, Usage, WorkflowRequest, codes,
 };
 use serde_json::Value;
 
@@ -28,6 +29,8 @@ use crate::vector::{Turn, Vector};
 /// A vector's components, ready to be asked.
 pub struct World {
     plans: HashMap<String, Arc<Plan>>,
+    workflows: HashMap<String, Arc<WorkflowPlan>>,
+    steps: HashMap<String, Does>,
     models: HashMap<String, ScriptedModel>,
     tools: HashMap<String, Does>,
     functions: HashMap<String, Does>,
@@ -62,8 +65,15 @@ impl World {
             .iter()
             .map(|(name, script)| Ok((name.clone(), ScriptedModel::from_value(script.clone()).map_err(words)?)))
             .collect::<Result<_, String>>()?;
+        let mut workflows = HashMap::new();
+        for spec in vector.workflows.iter().chain(&vector.workflow) {
+            let plan = WorkflowPlan::new(spec.clone()).map_err(words)?;
+            workflows.insert(spec.name.clone(), Arc::new(plan));
+        }
         Ok(Self {
             plans,
+            workflows,
+            steps: vector.steps.clone().into_iter().collect(),
             models,
             tools: vector.tools.iter().map(|tool| (tool.spec.name.clone(), tool.does.clone())).collect(),
             functions: vector.functions.clone().into_iter().collect(),
@@ -75,7 +85,7 @@ impl World {
 #[derive(Clone, Debug)]
 pub struct Request {
     /// As it was made.
-    pub start: StartRequest,
+    pub start: RunRequest,
     /// The conversation before it.
     pub history: Vec<Arc<Message>>,
 }
@@ -94,9 +104,12 @@ impl Session {
     /// What the request has wrong.
     pub fn request(&self, vector: &Vector, turn: &Turn) -> Result<Request, String> {
         let start = vector.request(turn, self.messages.as_ref())?;
-        let history = match &start.thread {
-            Some(thread) => self.threads.get(thread).cloned().unwrap_or_default(),
-            None => start.history.iter().cloned().map(Arc::new).collect(),
+        let history = match &start {
+            RunRequest::Agent(start) => match &start.thread {
+                Some(thread) => self.threads.get(thread).cloned().unwrap_or_default(),
+                None => start.history.iter().cloned().map(Arc::new).collect(),
+            },
+            _ => Vec::new(),
         };
         Ok(Request { start, history })
     }
@@ -105,7 +118,8 @@ impl Session {
     pub fn keep(&mut self, request: &Request, driver: &Driver<'_>) {
         let messages = driver.messages();
         self.messages = serde_json::to_value(messages).ok();
-        if let Some(thread) = &request.start.thread
+        if let RunRequest::Agent(start) = &request.start
+            && let Some(thread) = &start.thread
             && driver.machine().keeps_messages()
         {
             self.threads.insert(thread.clone(), messages.to_vec());
@@ -144,7 +158,7 @@ pub struct Driver<'w> {
 }
 
 struct Run {
-    machine: AgentMachine,
+    machine: Machine,
     parent: Option<(RunId, EffectId)>,
     /// The journaled part.
     context: Context,
@@ -165,10 +179,22 @@ impl<'w> Driver<'w> {
     /// With what the engine refuses to start it.
     pub fn start(world: &'w World, request: &Request, order: Order) -> Result<Self, Error> {
         let mut driver = Self::empty(world, request, order);
-        let StartRequest { agent, input, thread, context, transient, options, .. } = request.start.clone();
-        let context = context.into_iter().filter(|(key, _)| !transient.contains(key)).collect();
-        let start = Start { input: input.into_messages(), history: driver.history(), thread, parent: None, context };
-        driver.begin(TOP.into(), &agent, None, request.history.clone(), options, start)?;
+        match request.start.clone() {
+            RunRequest::Agent(start) => {
+                let StartRequest { agent, input, thread, context, transient, options, .. } = *start;
+                let context = context.into_iter().filter(|(key, _)| !transient.contains(key)).collect();
+                let history = driver.history();
+                let start = Start { input: input.into_messages(), history, thread, parent: None, context };
+                driver.begin(TOP.into(), &agent, None, request.history.clone(), options, start)?;
+            }
+            RunRequest::Workflow(start) => {
+                let WorkflowRequest { workflow, input, context, transient, state, .. } = *start;
+                let context = context.into_iter().filter(|(key, _)| !transient.contains(key)).collect();
+                let start = workflow::Start { input, state, context, ..workflow::Start::default() };
+                driver.begin_workflow(TOP.into(), &workflow, None, start)?;
+            }
+            _ => unreachable!("there are agents and workflows"),
+        }
         Ok(driver)
     }
 
@@ -220,7 +246,7 @@ impl<'w> Driver<'w> {
 
     fn history(&self) -> Option<History> {
         let history = &self.request.history;
-        if self.request.start.thread.is_some() {
+        if matches!(&self.request.start, RunRequest::Agent(start) if start.thread.is_some()) {
             return Some(History::Thread { upto: history.len() as u64 });
         }
         (!history.is_empty()).then(|| History::Messages(history.clone()))
@@ -302,7 +328,7 @@ impl<'w> Driver<'w> {
     // --- What came of it ---------------------------------------------------------------------------------------------
 
     /// The top run.
-    pub fn machine(&self) -> &AgentMachine {
+    pub fn machine(&self) -> &Machine {
         &self.runs[TOP].machine
     }
 
@@ -364,12 +390,14 @@ impl<'w> Driver<'w> {
     }
 
     fn retry(&mut self) -> bool {
-        let due = self.runs.iter().flat_map(|(id, run)| {
-            run.machine.retries().into_iter().map(move |(effect, at_ms)| (at_ms, id.clone(), effect))
+        // A run that waits for commands is sent them first.
+        let at_work = self.runs.iter().filter(|(_, run)| run.machine.status() != RunStatus::Suspended);
+        let due = at_work.flat_map(|(id, run)| {
+            run.machine.timers().into_iter().map(move |(effect, at_ms)| (at_ms, id.clone(), effect))
         });
         let Some((at_ms, id, effect)) = due.min_by_key(|(at_ms, ..)| *at_ms) else { return false };
         self.now_ms = self.now_ms.max(at_ms);
-        self.feed(&id, Input::RetryDue(effect));
+        self.feed(&id, Input::Due(effect));
         true
     }
 
@@ -385,16 +413,43 @@ impl<'w> Driver<'w> {
                     Reply::Returns(output, content) => Some(Ok(ToolReply::Output { output, content })),
                     Reply::Suspends(suspend) => Some(Ok(ToolReply::Suspend { suspend })),
                     Reply::Fails(message) => Some(failed(message)),
-                    Reply::Hangs => None,
+                    _ => None,
                 };
                 result.map(|result| Input::Tool(effect.effect_id.clone(), result))
+            }
+            EffectInput::Step { input, state } => {
+                let context = self.context();
+                let does = self.world.steps.get(&effect.component);
+                let asked = Asked { state: Some(state), ..asked(input, &context, effect) };
+                let (does, reply) = does.map(|does| does.reply(asked)).unwrap_or_default();
+                let mut answer = match reply {
+                    Reply::Returns(output, _) => Ok(StepReply::output(output)),
+                    Reply::Suspends(payload) => Ok(StepReply::suspend(payload)),
+                    Reply::Bails(result) => Ok(StepReply::bail(result)),
+                    Reply::Fails(message) => Err(Error::new(codes::STEP_FAILED, message)),
+                    Reply::Fatal(message) => Err(Error::new(codes::STEP_FATAL, message)),
+                    Reply::Hangs => return false,
+                };
+                for custom in does.custom {
+                    let effect_id = effect.effect_id.clone();
+                    self.feed(id, Input::Custom { effect_id, name: custom.name, data: custom.data });
+                }
+                if let Ok(answer) = &mut answer {
+                    (answer.state, answer.label) = (does.sets, does.label);
+                }
+                Some(Input::Step(effect.effect_id.clone(), answer))
+            }
+            EffectInput::Workflow { run_id, input } => {
+                self.run_mut(id).asked.retain(|asked| asked.effect_id != effect.effect_id);
+                self.ask_child_workflow(id, effect, run_id, input);
+                return true;
             }
             EffectInput::Call { input } => {
                 let reply = self.ask_host(id, effect, self.world.functions.get(&effect.component), input);
                 let result = match reply {
                     Reply::Returns(value, _) => Some(Ok(value)),
                     Reply::Fails(message) => Some(Err(Error::new(codes::FUNCTION_FAILED, message))),
-                    Reply::Suspends(_) | Reply::Hangs => None,
+                    _ => None,
                 };
                 result.map(|result| Input::Call(effect.effect_id.clone(), result))
             }
@@ -498,14 +553,79 @@ impl<'w> Driver<'w> {
             self.faults.push(format!("the vector has nothing named `{}`", effect.component));
             return Reply::Hangs;
         };
-        let context = self.request.start.context.clone();
-        let asked = Asked { input, context: &context, attempt: effect.attempt, resume: effect.resume.as_ref() };
-        let (does, reply) = does.reply(asked);
+        let context = self.context();
+        let (does, reply) = does.reply(asked(input, &context, effect));
         for custom in does.custom {
             let effect_id = effect.effect_id.clone();
             self.feed(id, Input::Custom { effect_id, name: custom.name, data: custom.data });
         }
         reply
+    }
+
+    /// What the caller of the top run wants its functions to know.
+    fn context(&self) -> Context {
+        match &self.request.start {
+            RunRequest::Agent(start) => start.context.clone(),
+            RunRequest::Workflow(start) => start.context.clone(),
+            _ => Context::new(),
+        }
+    }
+
+    fn ask_child_workflow(&mut self, id: &RunId, effect: &Effect, child: &RunId, input: &Value) {
+        if self.runs.contains_key(child) {
+            self.tell_parent(child);
+            return;
+        }
+        let start = workflow::Start {
+            input: input.clone(),
+            parent: Some(Parent::new(id.clone(), effect.effect_id.clone())),
+            context: self.runs[id].context.clone(),
+            ..workflow::Start::default()
+        };
+        let parent = Some((id.clone(), effect.effect_id.clone()));
+        let begun = self.begin_workflow(child.clone(), &effect.component, parent, start);
+        self.child_begun(id, effect, begun);
+    }
+
+    fn child_begun(&mut self, id: &RunId, effect: &Effect, begun: Result<(), Error>) {
+        if let Err(error) = begun {
+            let outcome = ChildOutcome::Finished {
+                outcome: Outcome::Failed,
+                output: None,
+                error: Some(error),
+                usage: Usage::default(),
+                cost_nano_usd: None,
+            };
+            self.feed(id, Input::Child(effect.effect_id.clone(), outcome));
+        }
+    }
+
+    fn begin_workflow(
+        &mut self,
+        id: RunId,
+        workflow: &str,
+        parent: Option<(RunId, EffectId)>,
+        start: workflow::Start,
+    ) -> Result<(), Error> {
+        let plan = self.world.workflows.get(workflow).ok_or_else(|| Error::new(codes::WORKFLOW_UNKNOWN, workflow))?;
+        let context = start.context.clone();
+        let machine = WorkflowMachine::new(plan, id.clone());
+        self.begin_machine(id, machine.into(), parent, context, Input::StartWorkflow(Box::new(start)))
+    }
+
+    fn begin_machine(
+        &mut self,
+        id: RunId,
+        mut machine: Machine,
+        parent: Option<(RunId, EffectId)>,
+        context: Context,
+        start: Input,
+    ) -> Result<(), Error> {
+        let decision = machine.step(start, self.now_ms)?;
+        let run = Run { machine, parent, context, journal: Vec::new(), asked: Vec::new() };
+        self.runs.insert(id.clone(), run);
+        self.decided(&id, decision);
+        Ok(())
     }
 
     /// Starts a child run, or finds it as it is when it was started before.
@@ -522,16 +642,7 @@ impl<'w> Driver<'w> {
         };
         let parent = Some((id.clone(), effect.effect_id.clone()));
         let begun = self.begin(child.clone(), &effect.component, parent, Vec::new(), RunOptions::default(), start);
-        if let Err(error) = begun {
-            let outcome = ChildOutcome::Finished {
-                outcome: Outcome::Failed,
-                output: None,
-                error: Some(error),
-                usage: Usage::default(),
-                cost_nano_usd: None,
-            };
-            self.feed(id, Input::Child(effect.effect_id.clone(), outcome));
-        }
+        self.child_begun(id, effect, begun);
     }
 
     fn begin(
@@ -544,13 +655,9 @@ impl<'w> Driver<'w> {
         start: Start,
     ) -> Result<(), Error> {
         let plan = self.world.plans.get(agent).ok_or_else(|| Error::new(codes::AGENT_UNKNOWN, agent))?;
-        let mut machine = AgentMachine::new(plan, id.clone(), history, options)?;
+        let machine = AgentMachine::new(plan, id.clone(), history, options)?;
         let context = start.context.clone();
-        let decision = machine.step(Input::Start(Box::new(start)), self.now_ms)?;
-        let run = Run { machine, parent, context, journal: Vec::new(), asked: Vec::new() };
-        self.runs.insert(id.clone(), run);
-        self.decided(&id, decision);
-        Ok(())
+        self.begin_machine(id, machine.into(), parent, context, Input::Start(Box::new(start)))
     }
 
     fn feed(&mut self, id: &RunId, input: Input) {
@@ -619,15 +726,16 @@ impl<'w> Driver<'w> {
         let run = &self.runs[id];
         let fold = folded(self.world, &self.request, id, &run.journal);
         let ids: Vec<EffectId> = run.journal.iter().filter_map(|event| event.body.effect_id().cloned()).collect();
-        let seen = |machine: &AgentMachine| {
+        let now_ms = self.now_ms;
+        let seen = |machine: &Machine| {
             let open: Vec<Option<Effect>> = ids.iter().map(|id| machine.effect(id)).collect();
             (
                 machine.status(),
                 machine.pending(),
                 machine.messages().to_vec(),
-                machine.retries(),
+                machine.timers(),
                 open,
-                machine.advance(),
+                machine.advance(now_ms),
             )
         };
         let (live, fold) = (seen(&run.machine), seen(&fold));
@@ -644,8 +752,12 @@ impl<'w> Driver<'w> {
     }
 }
 
+fn asked<'a>(input: &'a Value, context: &'a Context, effect: &'a Effect) -> Asked<'a> {
+    Asked { input, context, attempt: effect.attempt, resume: effect.resume.as_ref(), state: None }
+}
+
 /// The machine that a journal leads to, each event read back from its JSON.
-fn folded(world: &World, request: &Request, id: &RunId, journal: &[Event]) -> AgentMachine {
+fn folded(world: &World, request: &Request, id: &RunId, journal: &[Event]) -> Machine {
     let EventBody::RunStarted { spec, history, options, .. } = &journal[0].body else {
         panic!("a journal begins with run_started")
     };
@@ -654,8 +766,12 @@ fn folded(world: &World, request: &Request, id: &RunId, journal: &[Event]) -> Ag
         Some(History::Thread { upto }) => request.history[..*upto as usize].to_vec(),
         _ => Vec::new(),
     };
-    let mut machine = AgentMachine::new(&world.plans[&spec.name], id.clone(), history, (**options).clone())
-        .expect("a run that was started can be loaded");
+    let mut machine: Machine = match spec.kind {
+        SpecKind::Workflow => WorkflowMachine::new(&world.workflows[&spec.name], id.clone()).into(),
+        _ => AgentMachine::new(&world.plans[&spec.name], id.clone(), history, (**options).clone())
+            .expect("a run that was started can be loaded")
+            .into(),
+    };
     for event in journal {
         let text = serde_json::to_string(event).expect("an event is JSON");
         let read: Event = serde_json::from_str(&text).expect("an event reads itself back");

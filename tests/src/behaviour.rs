@@ -36,6 +36,15 @@ pub struct Does {
     /// Emitted first, durably.
     pub custom: Vec<Custom>,
     content: Vec<Part>,
+    #[serde(deserialize_with = "present")]
+    bails: Option<Value>,
+    fatal: Option<String>,
+    state: Option<String>,
+    attempts: Vec<Does>,
+    /// State that a step sets with its answer.
+    pub sets: serde_json::Map<String, Value>,
+    /// The label a step suspends under.
+    pub label: Option<String>,
 }
 
 /// A durable custom event.
@@ -59,18 +68,25 @@ pub struct Asked<'a> {
     pub attempt: u32,
     /// What resumed it.
     pub resume: Option<&'a Value>,
+    /// The state of a workflow's run.
+    pub state: Option<&'a serde_json::Map<String, Value>>,
 }
 
 /// What a function answers.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Reply {
     /// A value, and a tool's parts beside it.
     Returns(Value, Vec<Part>),
     /// It waits to be resumed.
     Suspends(Value),
+    /// A workflow's run ends with this value.
+    Bails(Value),
     /// An error of the host, with this message.
     Fails(String),
+    /// One that no further attempt can mend.
+    Fatal(String),
     /// Nothing.
+    #[default]
     Hangs,
 }
 
@@ -103,6 +119,9 @@ impl Does {
             Self { context: Some(key), .. } => asked.context.get(key).cloned().unwrap_or_default(),
             Self { attempt: true, .. } => json!(asked.attempt),
             Self { resume: true, .. } => asked.resume.cloned().unwrap_or_default(),
+            Self { bails: Some(value), .. } => return Reply::Bails(value.clone()),
+            Self { fatal: Some(message), .. } => return Reply::Fatal(message.clone()),
+            Self { state: Some(key), .. } => asked.state.and_then(|state| state.get(key)).cloned().unwrap_or_default(),
             Self { hangs: true, .. } => return Reply::Hangs,
             Self { suspends: Some(payload), .. } => return Reply::Suspends(payload.clone()),
             _ => Value::Null,
@@ -111,6 +130,9 @@ impl Does {
     }
 
     fn chosen(&self, asked: Asked<'_>) -> Self {
+        if let Some(does) = self.attempts.get(asked.attempt as usize - 1).or(self.attempts.last()) {
+            return does.chosen(asked);
+        }
         if let Some(pointer) = &self.by {
             let found = match at(asked.input, pointer) {
                 Value::String(text) => text,

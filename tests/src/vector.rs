@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lomusai_wire::{AgentSpec, Command, StartRequest, ToolSpec};
+use lomusai_runtime::RunRequest;
+use lomusai_wire::{AgentSpec, Command, ToolSpec, WorkflowSpec};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -26,6 +27,14 @@ pub struct Vector {
     pub tools: Vec<VectorTool>,
     /// What functions do, by name.
     pub functions: BTreeMap<String, Does>,
+    /// The workflow under test, where it is one.
+    pub workflow: Option<WorkflowSpec>,
+    /// Further workflows, to be registered before it, in order.
+    pub workflows: Vec<WorkflowSpec>,
+    /// What step functions do, by name.
+    pub steps: BTreeMap<String, Does>,
+    /// The code with which the workflow is refused when it is registered.
+    pub refused_spec: Option<String>,
     /// At least one.
     pub turns: Vec<Turn>,
     /// The file's JSON.
@@ -134,11 +143,21 @@ struct File {
     tools: Vec<VectorTool>,
     #[serde(default)]
     functions: BTreeMap<String, Does>,
+    #[serde(default)]
+    workflow: Option<Value>,
+    #[serde(default)]
+    workflows: Vec<Value>,
+    #[serde(default)]
+    steps: BTreeMap<String, Does>,
+    #[serde(default)]
+    refused_spec: Option<String>,
+    #[serde(default)]
     request: Map<String, Value>,
     #[serde(default)]
     commands: Vec<Vec<Sent>>,
     #[serde(default)]
     cancel_at: Option<usize>,
+    #[serde(default)]
     expect: Expect,
     #[serde(default)]
     turns: Vec<Turn>,
@@ -169,19 +188,34 @@ impl Vector {
             models: file.models,
             tools: file.tools,
             functions: file.functions,
+            workflow: file.workflow.map(workflow).transpose()?,
+            workflows: file.workflows.into_iter().map(workflow).collect::<Result<_, _>>()?,
+            steps: file.steps,
+            refused_spec: file.refused_spec,
             turns: std::iter::once(first).chain(file.turns).collect(),
             source: serde_json::from_str(text).map_err(|e| e.to_string())?,
         })
     }
 
-    /// All vectors of the folder that `LOMUSAI_VECTORS` names, or of `conformance/agent`, by file name.
+    /// All vectors of the folder that `LOMUSAI_VECTORS` names, or of `conformance/agent` and `conformance/workflow`, by file name.
     ///
     /// # Errors
     /// What the folder or a file has wrong.
     pub fn read_all() -> Result<Vec<Self>, String> {
-        let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/agent");
-        let folder = std::env::var_os("LOMUSAI_VECTORS").map_or_else(default, PathBuf::from);
-        let entries = std::fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        let default = || {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance");
+            vec![folder.join("agent"), folder.join("workflow")]
+        };
+        let folders = std::env::var_os("LOMUSAI_VECTORS").map_or_else(default, |folder| vec![PathBuf::from(folder)]);
+        let mut vectors = Vec::new();
+        for folder in folders {
+            vectors.extend(Self::read_folder(&folder)?);
+        }
+        Ok(vectors)
+    }
+
+    fn read_folder(folder: &Path) -> Result<Vec<Self>, String> {
+        let entries = std::fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         let mut paths: Vec<PathBuf> = entries
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
@@ -194,8 +228,13 @@ impl Vector {
     ///
     /// # Errors
     /// What the request has wrong.
-    pub fn request(&self, turn: &Turn, messages: Option<&Value>) -> Result<StartRequest, String> {
+    pub fn request(&self, turn: &Turn, messages: Option<&Value>) -> Result<RunRequest, String> {
         let mut request = turn.request.clone();
+        if let Some(workflow) = &self.workflow {
+            request.entry("workflow").or_insert_with(|| json!(workflow.name));
+            let request = serde_json::from_value(Value::Object(request)).map_err(|e| format!("request: {e}"))?;
+            return Ok(RunRequest::Workflow(Box::new(request)));
+        }
         request.entry("agent").or_insert_with(|| json!(self.agent.name));
         if let Some(messages) = messages
             && !request.contains_key("thread")
@@ -203,13 +242,16 @@ impl Vector {
         {
             request.insert("history".into(), messages.clone());
         }
-        serde_json::from_value(Value::Object(request)).map_err(|e| format!("request: {e}"))
+        let request = serde_json::from_value(Value::Object(request)).map_err(|e| format!("request: {e}"))?;
+        Ok(RunRequest::Agent(Box::new(request)))
     }
 
     /// Whether the vector looks at what differs between an unbroken run and a recovered one: attempts, transient context.
     pub fn sees_recovery(&self) -> bool {
         let text = self.source.to_string();
-        text.contains(r#""attempt":"#) || text.contains(r#""transient":"#)
+        text.contains(r#""attempt":"#)
+            || self.workflow.is_some() && text.contains(r#""attempts":"#)
+            || text.contains(r#""transient":"#)
     }
 
     /// Writes digests into the file, each by the JSON pointer of its place. Everything else stays as its author wrote it.
@@ -254,4 +296,10 @@ fn agent(spec: Value) -> Result<AgentSpec, String> {
     object.entry("name").or_insert_with(|| json!("agent"));
     object.entry("model").or_insert_with(|| json!("model"));
     serde_json::from_value(Value::Object(object)).map_err(|e| format!("agent: {e}"))
+}
+
+fn workflow(spec: Value) -> Result<WorkflowSpec, String> {
+    let Value::Object(mut object) = spec else { return Err("a workflow is an object".into()) };
+    object.entry("name").or_insert_with(|| json!("workflow"));
+    serde_json::from_value(Value::Object(object)).map_err(|e| format!("workflow: {e}"))
 }

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use lomusai_core::{journal, transcript};
+use lomusai_runtime::RunRequest;
 use lomusai_tests::bare::{Driver, Order, Request, Session, World};
 use lomusai_tests::matching::{difference, events_difference, shortened};
 use lomusai_tests::vector::{Expect, Turn, Vector};
@@ -71,7 +72,12 @@ struct Check<'v> {
 
 impl Check<'_> {
     fn run(&mut self) -> Result<(), String> {
-        let world = World::new(self.vector)?;
+        let world = match (World::new(self.vector), &self.vector.refused_spec) {
+            (Err(error), Some(code)) if error.contains(&format!("[{code}]")) => return Ok(()),
+            (Err(error), _) => return Err(error),
+            (Ok(_), Some(code)) => return Err(format!("the spec was not refused with {code}")),
+            (Ok(world), None) => world,
+        };
         let mut session = Session::default();
         for (number, turn) in self.vector.turns.iter().enumerate() {
             let place = if number == 0 { "/expect".to_owned() } else { format!("/turns/{}/expect", number - 1) };
@@ -265,10 +271,9 @@ impl<'a> Trial<'a> {
                 fault(format!("the transcript is invalid: {error}"));
             }
             driver.faults.iter().cloned().for_each(&mut fault);
-            let request = Request {
-                start: StartRequest::new(&self.request.start.agent, "go on"),
-                history: driver.messages().to_vec(),
-            };
+            let RunRequest::Agent(start) = &self.request.start else { continue };
+            let request =
+                Request { start: StartRequest::new(&start.agent, "go on").into(), history: driver.messages().to_vec() };
             match Driver::start(self.world, &request, Order::Asked) {
                 Err(error) => fault(format!("the next turn was refused: {error}")),
                 Ok(next) => next.faults.iter().cloned().for_each(fault),

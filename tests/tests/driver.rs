@@ -10,17 +10,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lomusai_core::component::{CallContext, FnFunction};
+use lomusai_core::component::{CallContext, FnFunction, FnStep};
 use lomusai_core::storage::{MemoryStore, Store};
 use lomusai_core::testing::ScriptedModel;
 use lomusai_core::tool::FnTool;
 use lomusai_core::{Error, Result, journal, transcript};
-use lomusai_runtime::{Engine, EngineConfig, Run, RunResult};
+use lomusai_runtime::{Engine, EngineConfig, Run, RunRequest, RunResult};
 use lomusai_stores::sqlite::{SqliteOptions, SqliteStore};
 use lomusai_tests::behaviour::{Asked, Does, Reply};
 use lomusai_tests::matching::{difference, events_difference};
 use lomusai_tests::vector::{Expect, Sent, Turn, Vector};
-use lomusai_wire::{Code, Command, Event, EventBody, RunId, RunStatus, StartRequest, ToolReply, codes};
+use lomusai_wire::{Code, Command, Event, EventBody, RunId, RunStatus, StartRequest, StepReply, ToolReply, codes};
 use serde_json::{Value, json};
 
 /// Vectors that run at once: most of their time is waiting for retries.
@@ -75,12 +75,21 @@ fn examine(vector: &Vector) -> Vec<String> {
                 false => Arc::new(MemoryStore::new()),
             }
         };
-        match World::open(vector, store()).and_then(|world| world.play()) {
+        let opened = World::open(vector, store());
+        if let Some(code) = &vector.refused_spec {
+            match opened {
+                Err(why) if why.contains(&format!("[{code}]")) => continue,
+                other => faults.push(format!("{where_}: was not refused with {code}: {:?}", other.err())),
+            }
+            continue;
+        }
+        match opened.and_then(|world| world.play()) {
             Ok(found) => faults.extend(found.into_iter().map(|fault| format!("{where_}: {fault}"))),
             Err(why) => faults.push(format!("{where_}: {why}")),
         }
     }
-    match World::open(vector, Arc::new(MemoryStore::new())).and_then(|world| world.cancel_everywhere()) {
+    let cancelled = || World::open(vector, Arc::new(MemoryStore::new())).and_then(|world| world.cancel_everywhere());
+    match if vector.refused_spec.is_some() { Ok(Vec::new()) } else { cancelled() } {
         Ok(found) => faults.extend(found),
         Err(why) => faults.push(why),
     }
@@ -135,8 +144,19 @@ impl<'v> World<'v> {
             };
             engine.register_function(name, FnFunction(call)).map_err(in_words)?;
         }
+        for (name, does) in &vector.steps {
+            let (does, at_work) = (does.clone(), at_work.clone());
+            let call = move |context: CallContext, input: Value| {
+                let (does, at_work) = (does.clone(), at_work.clone());
+                async move { step(&does, &context, &input, at_work).await }
+            };
+            engine.register_step(name, FnStep(call)).map_err(in_words)?;
+        }
         for agent in vector.agents.iter().chain([&vector.agent]) {
             engine.register_agent(agent.clone()).map_err(in_words)?;
+        }
+        for workflow in vector.workflows.iter().chain(&vector.workflow) {
+            engine.register_workflow(workflow.clone()).map_err(in_words)?;
         }
         Ok(Self { vector, engine, at_work })
     }
@@ -166,7 +186,7 @@ impl<'v> World<'v> {
     }
 
     /// Plays one turn to its end, or cancels it once `cancel_at` durable events were seen.
-    fn turn(&self, request: StartRequest, turn: &Turn, cancel_at: Option<usize>) -> Result<Played> {
+    fn turn(&self, request: RunRequest, turn: &Turn, cancel_at: Option<usize>) -> Result<Played> {
         let cancel_at = cancel_at.or(turn.cancel_at);
         let engine = self.engine.clone();
         let run = self.wait(async move { engine.stream(request).await })?;
@@ -307,8 +327,15 @@ impl<'v> World<'v> {
         let mut faults = Vec::new();
         for at in 1.. {
             let mut request = request.clone();
-            request.run_id = Some(format!("cancelled-{at}").into());
-            request.thread = request.thread.map(|thread| format!("{thread}-{at}").into());
+            let id = Some(format!("cancelled-{at}").into());
+            match &mut request {
+                RunRequest::Agent(request) => {
+                    request.run_id = id;
+                    request.thread = request.thread.take().map(|thread| format!("{thread}-{at}").into());
+                }
+                RunRequest::Workflow(request) => request.run_id = id,
+                _ => {}
+            }
             let played = match self.turn(request, turn, Some(at)) {
                 Ok(played) => played,
                 Err(error) => {
@@ -350,7 +377,7 @@ impl<'v> World<'v> {
 
     /// Whether a conversation that was cut can be gone on with.
     fn next_turn(&self, played: &Played, at: usize) -> Option<String> {
-        if !played.result.status.is_final() {
+        if !played.result.status.is_final() || self.vector.workflow.is_some() {
             return None;
         }
         let name = format!("next-{at}");
@@ -385,6 +412,25 @@ fn finished(event: &Event) -> Option<(Value, Value)> {
     }
 }
 
+async fn step(does: &Does, context: &CallContext, input: &Value, at_work: Arc<AtomicUsize>) -> Result<StepReply> {
+    let mut reply = match act(codes::STEP_FAILED, does, context, input, at_work).await? {
+        Reply::Returns(output, _) => StepReply::output(output),
+        Reply::Suspends(payload) => StepReply::suspend(payload),
+        Reply::Bails(result) => StepReply::bail(result),
+        _ => unreachable!("acted out"),
+    };
+    let asked = Asked {
+        input,
+        context: &context.context,
+        attempt: context.attempt,
+        resume: context.resume.as_ref(),
+        state: Some(&context.state),
+    };
+    let (does, _) = does.reply(asked);
+    (reply.state, reply.label) = (does.sets, does.label);
+    Ok(reply)
+}
+
 /// Acts a behaviour out: what it reports, and that it hangs.
 async fn act(
     code: Code,
@@ -393,7 +439,13 @@ async fn act(
     input: &Value,
     at_work: Arc<AtomicUsize>,
 ) -> Result<Reply> {
-    let asked = Asked { input, context: &context.context, attempt: context.attempt, resume: context.resume.as_ref() };
+    let asked = Asked {
+        input,
+        context: &context.context,
+        attempt: context.attempt,
+        resume: context.resume.as_ref(),
+        state: Some(&context.state),
+    };
     let (does, reply) = does.reply(asked);
     for data in does.progress {
         context.progress(data);
@@ -403,6 +455,7 @@ async fn act(
     }
     match reply {
         Reply::Fails(message) => Err(Error::new(code, message)),
+        Reply::Fatal(message) => Err(Error::new(codes::STEP_FATAL, message)),
         Reply::Hangs => {
             /// Counts a component that was told, also when it is simply dropped.
             struct AtWork(Arc<AtomicUsize>);

@@ -7,6 +7,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 
 use crate::tally::{Reader, Tally};
+use crate::watch;
 
 /// Where tasks work.
 pub(crate) struct Shell {
@@ -32,7 +33,7 @@ impl Shell {
     /// A program, to run in the checkout.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
-        command.current_dir(&self.root).stdin(Stdio::null());
+        command.current_dir(&self.root).stdin(Stdio::null()).env(watch::MARK, watch::mark());
         // `cargo run` adds variables about xtask. Build scripts that watch them would run again at every change between
         // `cargo xtask test` and `cargo test`, and its library path would hide that a program does not find our library.
         for (name, _) in std::env::vars_os() {

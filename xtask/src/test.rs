@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::shell::{Shell, stream};
 use crate::suites::{SOAKS, SUITES};
 use crate::tally::{Reader, Tally};
+use crate::watch;
 
 pub(crate) const USAGE: &str = "[--full] [--only SUITE]...";
 
@@ -104,35 +105,34 @@ pub(crate) fn run(shell: &Shell, arguments: &[&str]) -> Result<(), String> {
         let known: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
         return Err(format!("there is no suite `{unknown}`: there are {}", known.join(", ")));
     }
-    let mut done = Vec::new();
-    for suite in SUITES.iter().filter(|suite| only.is_empty() || only.contains(&suite.name)) {
-        println!("\n=== {} ===", suite.name);
-        let started = now();
-        let mut report = Report { full, tally: Tally::default(), failures: Vec::new() };
-        if let Err(why) = (suite.run)(shell, &mut report) {
-            report.fail(why);
-        }
-        done.push((suite, report, started.elapsed()));
-    }
-    summary(&done)
+    // A suite takes some minutes on an idle machine, the first one most, since it builds.
+    let minutes = watch::minutes(if full { 120.0 } else { 25.0 })?;
+    let chosen = SUITES.iter().filter(|suite| only.is_empty() || only.contains(&suite.name));
+    summary(&chosen.map(|suite| one(shell, suite, full, minutes)).collect::<Vec<_>>())
 }
 
-/// `cargo xtask soak`: the languages' suites in their long form, and C's runs by the hundred thousand.
+/// Runs one suite to its end, or for so many minutes.
+fn one<'a>(shell: &Shell, suite: &'a Suite, full: bool, minutes: f64) -> (&'a Suite, Report, Duration) {
+    println!("\n=== {} ===", suite.name);
+    let started = now();
+    let mut report = Report { full, tally: Tally::default(), failures: Vec::new() };
+    let (result, cut_off) = watch::within(minutes, || (suite.run)(shell, &mut report));
+    if cut_off {
+        report.fail(format!("the suite `{}` took longer than {minutes} minutes and was killed", suite.name));
+    }
+    if let Err(why) = result {
+        report.fail(why);
+    }
+    (suite, report, started.elapsed())
+}
+
+/// `cargo xtask soak`: what each language's hostile hosts do, a hundred thousand times each.
 pub(crate) fn soak(shell: &Shell, arguments: &[&str]) -> Result<(), String> {
     if let Some(other) = arguments.first() {
         return Err(format!("unknown argument `{other}`: cargo xtask soak"));
     }
-    let mut done = Vec::new();
-    for suite in SOAKS {
-        println!("\n=== {} ===", suite.name);
-        let started = now();
-        let mut report = Report { full: true, tally: Tally::default(), failures: Vec::new() };
-        if let Err(why) = (suite.run)(shell, &mut report) {
-            report.fail(why);
-        }
-        done.push((suite, report, started.elapsed()));
-    }
-    summary(&done)
+    let minutes = watch::minutes(600.0)?;
+    summary(&SOAKS.iter().map(|suite| one(shell, suite, true, minutes)).collect::<Vec<_>>())
 }
 
 fn summary(done: &[(&Suite, Report, Duration)]) -> Result<(), String> {

@@ -21,7 +21,10 @@ class Engine {
   #components = new Map();
   #onLog;
 
-  constructor({ onLog, ...options } = {}) {
+  constructor(settings = {}) {
+    // What is no object is told to be none, where taking it apart would lose it.
+    const { onLog, ...rest } = settings ?? {};
+    const options = typeof settings === 'object' ? rest : settings;
     this.#onLog = onLog;
     this.#id = enter(this);
     this.#native = sync(() => new native.Engine(port, this.#id, encode(snake(options), "the engine's options")));

@@ -19,6 +19,7 @@ export type Outcome = 'completed' | 'failed' | 'cancelled' | 'exhausted' | 'bail
 export type RunStatus =
   | 'running'
   | 'suspended'
+  | 'waiting'
   | 'completed'
   | 'failed'
   | 'cancelled'
@@ -28,19 +29,19 @@ export type RunStatus =
   | 'poisoned';
 
 /** What an effect asks. */
-export type EffectKind = 'model' | 'tool' | 'run' | 'call';
+export type EffectKind = 'model' | 'tool' | 'run' | 'call' | 'step' | 'timer' | 'group';
 
 /** What a suspended effect waits for. */
-export type PendingKind = 'approval' | 'suspended' | 'client' | 'child';
+export type PendingKind = 'approval' | 'suspended' | 'client' | 'child' | 'signal';
 
 /** The commands that a journal records. */
-export type SignalKind = 'approve' | 'decline' | 'resume' | 'tool_result';
+export type SignalKind = 'approve' | 'decline' | 'resume' | 'tool_result' | 'signal' | 'retry';
 
 /** How much a note matters. */
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
 
 /** What kind of thing a run executes. */
-export type SpecKind = 'agent';
+export type SpecKind = 'agent' | 'workflow';
 
 /** Where the bytes of an image or a file are. Exactly one field is there. */
 export interface Source {
@@ -87,12 +88,21 @@ export interface Pending {
   arguments?: string;
   payload?: unknown;
   resume_schema?: string;
+  signal?: string;
+  label?: string;
+  due_at_ms?: number;
 }
 
 /** Who started a child run. */
 export interface Parent {
   run_id: string;
   effect_id: string;
+}
+
+/** The run that a run begins as a copy of, as it was at this event. */
+export interface Fork {
+  run_id: string;
+  seq: number;
 }
 
 /** What runs, by name and content hash. */
@@ -113,6 +123,7 @@ export interface RunOutput {
 /** A line about a run: a cache of what its journal says. */
 export interface RunInfo {
   run_id: string;
+  kind?: SpecKind;
   agent: string;
   status: RunStatus;
   seq: number;
@@ -122,6 +133,7 @@ export interface RunInfo {
   blocked_by?: string;
   created_at_ms: number;
   updated_at_ms: number;
+  wakes_at_ms?: number;
   recoveries?: number;
 }
 
@@ -223,9 +235,12 @@ export interface RunStartedEvent extends Envelope {
   type: 'run_started';
   spec: SpecRef;
   input: Message[];
+  data?: unknown;
+  state?: Record<string, unknown>;
   history?: Message[] | HistoryUpto;
   thread?: string;
   parent?: Parent;
+  forked_from?: Fork;
   context?: Record<string, unknown>;
   options?: Record<string, unknown>;
 }
@@ -268,6 +283,7 @@ export interface EffectStartedEvent extends Envelope {
   choice?: number;
   call_id?: string;
   resume?: unknown;
+  due_at_ms?: number;
 }
 
 /** `effect_completed`: It answered. A model's answer is the message that follows. */
@@ -359,6 +375,7 @@ export interface PartCompletedEvent extends Envelope {
 export interface SignalReceivedEvent extends Envelope {
   type: 'signal_received';
   signal: SignalKind;
+  name?: string;
   effect_id?: string;
   data?: unknown;
 }
@@ -366,6 +383,7 @@ export interface SignalReceivedEvent extends Envelope {
 /** `state_set`: A value of the run's state changed; null removes it. */
 export interface StateSetEvent extends Envelope {
   type: 'state_set';
+  effect_id?: string;
   key: string;
   value: unknown;
 }

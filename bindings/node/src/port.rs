@@ -44,6 +44,9 @@ pub(crate) enum Payload {
     Observer(HostObserver),
 }
 
+/// So many values may wait to be forgotten. The collector lets go of thousands at once, after which a process may be idle for long.
+const FORGOTTEN_MAX: usize = 64;
+
 /// Fields of a message in the flat list that [`Port::drain`] gives.
 const STRIDE: u32 = 7;
 
@@ -68,7 +71,7 @@ impl Shared {
         self.push(message, true);
     }
 
-    /// Tells that a value may be forgotten. That is no reason to wake anybody: it is told with the next message.
+    /// Tells that a value may be forgotten. One is no reason to wake anybody: it is told with the next message, or when many wait.
     pub(crate) fn forget(&self, id: f64) {
         self.push(Message::Forget(id), false);
     }
@@ -82,7 +85,7 @@ impl Shared {
             return;
         }
         state.messages.push(message);
-        if wake && !state.woken {
+        if (wake || state.messages.len() >= FORGOTTEN_MAX) && !state.woken {
             // Under the lock, so that the function cannot be taken down in between.
             if let Some(function) = &state.wake {
                 state.woken = function.call((), ThreadsafeFunctionCallMode::NonBlocking) == Status::Ok;

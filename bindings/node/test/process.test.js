@@ -247,3 +247,28 @@ test('32 loops of 300 runs on one engine', { timeout: 120_000 }, async () => {
   await engine.close();
 });
 
+test('what runs held is let go of when they are collected, also in a process that does nothing more', async () => {
+  // In a process of its own: the test runner's hooks keep contexts alive.
+  const result = await run(`
+    const { AsyncLocalStorage } = require('node:async_hooks');
+    const engine = new lomusai.Engine({ keepFinished: 1 });
+    const agent = new lomusai.Agent({ engine, name: 'a', model: lomusai.scriptedModel([{ says: 'ok' }]) });
+    const [storage, marks] = [new AsyncLocalStorage(), []];
+    for (let i = 0; i < 500; i += 1) {
+      // Held by nothing but the context that the run's callables are called in.
+      const mark = { i };
+      marks.push(new WeakRef(mark));
+      await storage.run(mark, () => agent.generate('go'));
+    }
+    const left = () => marks.filter((mark) => mark.deref()).length;
+    for (let i = 0; i < 500 && left() > 100; i += 1) {
+      // In a turn of its own: what a WeakRef has shown stays for the rest of the turn.
+      await new Promise((resolve) => setTimeout(resolve, 10));
+      global.gc();
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    console.log(left() <= 100 ? 'fine' : left());
+    await engine.close();
+  `, { flags: ['--expose-gc'] });
+  assert.deepEqual([result.code, result.out], [0, 'fine\n'], result.err);
+});

@@ -30,16 +30,17 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `sqlite` | yes | [`stores::sqlite`]: runs that outlive their process, in one file |
-//! | `compatible` | yes | [`llm::Provider`]: models behind any OpenAI-compatible endpoint |
-//! | `remote` | yes | every provider over the network: OpenAI, Anthropic, Google and more |
+//! | `remote` | yes | every provider over the network; [`llm::Router`] makes them by name, with keys from the environment |
+//! | `compatible` | by `remote` | [`llm::Provider`]: models behind any OpenAI-compatible endpoint |
 
 pub use lomusai_core::{BoxFuture, Error, Result};
 pub use lomusai_runtime::{
-    ComponentKind, Engine, EngineBuilder, EngineConfig, Next, Observer, Run, RunResult, StartReport,
+    BudgetState, CassetteConfig, CassetteMode, ComponentKind, Engine, EngineBuilder, EngineConfig, Next, Observer, Run,
+    RunResult, StartReport,
 };
 pub use lomusai_wire::{
-    AgentSpec, Approval, Command, Event, EventBody, Message, OutputSpec, Part, Pending, Role, RunFilter, RunId,
-    RunInfo, RunStatus, StartRequest, ThreadId, ToolReply, ToolSpec, Usage, codes,
+    AgentSpec, Approval, Budget, Command, Event, EventBody, Fallback, Message, ModelInfo, OutputSpec, Part, Pending,
+    Price, Role, RunFilter, RunId, RunInfo, RunStatus, StartRequest, ThreadId, ToolReply, ToolSpec, Usage, codes,
 };
 
 /// Tools as Rust functions.
@@ -56,8 +57,12 @@ pub mod function {
 /// Models: the trait to implement, and the providers that come along.
 pub mod llm {
     pub use lomusai_core::llm::{EmbeddingProvider, LlmProvider, ModelStream};
+    pub use lomusai_core::models::ModelTable;
+    pub use lomusai_core::retry::Retry;
+    pub use lomusai_core::schema::subset;
     #[cfg(feature = "compatible")]
-    pub use lomusai_llm::{Embedder, KINDS, Kind, Provider, ProviderConfig, Secret, Timeouts};
+    pub use lomusai_llm::{Embedder, KINDS, Kind, Provider, ProviderConfig, Router, Secret, Timeouts};
+    pub use lomusai_runtime::layer;
     pub use lomusai_wire::{ModelChunk, ModelRequest};
 }
 

@@ -4,8 +4,8 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use lomusai_wire::{CallId, Context, EffectId, EventBody, RunId};
-use serde_json::Value;
+use lomusai_wire::{CallId, Context, EffectId, EventBody, RunId, StepReply};
+use serde_json::{Map, Value};
 
 use crate::cancel::CancelToken;
 use crate::{BoxFuture, Result};
@@ -28,7 +28,7 @@ pub struct CallContext {
     pub call_id: Option<CallId>,
     /// Counts from 1.
     pub attempt: u32,
-    /// The agent.
+    /// The agent or workflow.
     pub agent: Arc<str>,
     /// Set when the result is not wanted any more.
     pub cancel: CancelToken,
@@ -38,6 +38,8 @@ pub struct CallContext {
     pub context: Arc<Context>,
     /// What resumed the call, where it had suspended.
     pub resume: Option<Value>,
+    /// The state of a workflow's run, as it was when the call began. A step sets values of it with its answer.
+    pub state: Arc<Map<String, Value>>,
     /// The caller's own slot.
     pub host: Option<HostSlot>,
     /// Where events go.
@@ -57,6 +59,7 @@ impl CallContext {
             deadline_ms: None,
             context: Arc::default(),
             resume: None,
+            state: Arc::default(),
             host: None,
             emit: None,
         }
@@ -112,6 +115,31 @@ where
     Fut: Future<Output = Result<Value>> + Send + 'static,
 {
     fn call<'a>(&'a self, context: CallContext, input: Value) -> BoxFuture<'a, Result<Value>> {
+        Box::pin((self.0)(context, input))
+    }
+}
+
+/// What a step of a workflow does.
+///
+/// It may be called more than once for one step of a run: again after a failure, and again after a crash. The attempt differs then, the
+/// [idempotency key](CallContext::idempotency_key) does not.
+pub trait Step: Send + Sync {
+    /// Does the work. Dropping the future means the result is not wanted any more; `context.cancel` is set then.
+    ///
+    /// # Errors
+    /// `step_failed`, which is tried again as the step's `retry` says; `step_fatal`, which is not.
+    fn call<'a>(&'a self, context: CallContext, input: Value) -> BoxFuture<'a, Result<StepReply>>;
+}
+
+/// A Rust closure as a [`Step`].
+pub struct FnStep<F>(pub F);
+
+impl<F, Fut> Step for FnStep<F>
+where
+    F: Fn(CallContext, Value) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<StepReply>> + Send + 'static,
+{
+    fn call<'a>(&'a self, context: CallContext, input: Value) -> BoxFuture<'a, Result<StepReply>> {
         Box::pin((self.0)(context, input))
     }
 }

@@ -8,6 +8,7 @@ pub mod component;
 pub mod error;
 pub mod journal;
 pub mod llm;
+pub mod machine;
 pub mod models;
 pub mod partial_json;
 pub mod retry;
@@ -19,6 +20,7 @@ pub mod telemetry;
 pub mod testing;
 pub mod tool;
 pub mod transcript;
+pub mod workflow;
 
 pub use error::{Error, Result};
 pub use lomusai_wire as wire;

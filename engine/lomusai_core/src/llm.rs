@@ -13,6 +13,7 @@ use lomusai_wire::{
 use serde_json::{Map, Value};
 
 use crate::component::CallContext;
+use crate::transcript::Accepts;
 use crate::{BoxFuture, Error, Result};
 
 /// A streamed answer. Must end with [`ModelChunk::Finish`] or an error; dropping it ends the request.
@@ -25,6 +26,11 @@ pub trait LlmProvider: Send + Sync {
     /// # Errors
     /// Errors whose code is retryable are tried again by the engine, as the settings say.
     fn stream<'a>(&'a self, context: CallContext, request: Arc<ModelRequest>) -> BoxFuture<'a, Result<ModelStream>>;
+
+    /// What it takes of a conversation: the rest is turned into what it takes, before it is asked. Default: everything.
+    fn accepts(&self) -> Accepts {
+        Accepts::default()
+    }
 
     /// Asks a model and waits for the whole answer.
     fn generate<'a>(&'a self, context: CallContext, request: Arc<ModelRequest>) -> BoxFuture<'a, Result<Answer>> {
@@ -48,6 +54,10 @@ impl<P: LlmProvider + ?Sized> LlmProvider for Arc<P> {
 
     fn generate<'a>(&'a self, context: CallContext, request: Arc<ModelRequest>) -> BoxFuture<'a, Result<Answer>> {
         (**self).generate(context, request)
+    }
+
+    fn accepts(&self) -> Accepts {
+        (**self).accepts()
     }
 }
 

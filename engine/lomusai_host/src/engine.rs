@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lomusai::llm::Router;
 use lomusai_core::component::HostSlot;
 use lomusai_core::storage::{MemoryStore, Store};
 use lomusai_core::telemetry::TelemetrySink;
@@ -47,6 +48,8 @@ struct Options {
     callbacks_max: Option<usize>,
     /// Finished runs kept in memory. Default 1,000.
     keep_finished: Option<usize>,
+    /// Settings of providers that nobody registers, by the name before the slash of `provider/model`.
+    providers: serde_json::Map<String, Value>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -57,7 +60,7 @@ enum SyncMode {
     Full,
 }
 
-const OPTION_NAMES: [&str; 5] = ["path", "sync", "busy_ms", "callbacks_max", "keep_finished"];
+const OPTION_NAMES: [&str; 6] = ["path", "sync", "busy_ms", "callbacks_max", "keep_finished", "providers"];
 
 /// An engine for hosts. Thread-safe. Belongs to the process that opened it.
 pub struct HostEngine {
@@ -68,7 +71,7 @@ pub struct HostEngine {
 
 impl HostEngine {
     /// Opens an engine. `options` is a JSON object: `path`, `sync` (`normal`, `full`), `busy_ms`, `callbacks_max`, `keep_finished`,
-    /// and the fields of [`EngineConfig`]. All have defaults; without a `path`, runs are kept in memory. Runs nothing yet.
+    /// `providers` (see [`Router`]) and the fields of [`EngineConfig`]. All have defaults; without a `path`, runs are kept in memory. Runs nothing yet.
     ///
     /// # Errors
     /// `json_invalid`, `argument_invalid`; the storage codes for the file.
@@ -83,7 +86,8 @@ impl HostEngine {
         let own: Options = serde_json::from_value(Value::Object(own)).map_err(wrong)?;
         let config: EngineConfig = serde_json::from_value(Value::Object(fields)).map_err(wrong)?;
         let store = open_store(&own)?;
-        let engine = Engine::builder(config).with_store(store).build()?;
+        let router = Router::from_json(&Value::Object(own.providers).to_string())?;
+        let engine = Engine::builder(config).with_store(store).with_router(Arc::new(router)).build()?;
         let pool = HostPool::new(own.callbacks_max.unwrap_or(256));
         Ok(Arc::new(Self { engine: Some(engine), pool, process: std::process::id() }))
     }

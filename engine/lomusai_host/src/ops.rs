@@ -1,5 +1,6 @@
 //! Questions to an engine as `name` and JSON parameters: one door for all bindings.
 
+use lomusai_core::budget::Amount;
 use lomusai_core::{Error, Result, journal};
 use lomusai_runtime::Engine;
 use lomusai_wire::{Command, Event, RunFilter, RunId, ThreadId, codes};
@@ -25,6 +26,8 @@ pub const OPERATIONS: &[(&str, &str, &str)] = &[
     ("threads", "{resource?, offset?, limit?}", "[ThreadInfo]"),
     ("messages", "{thread}", "[Message]"),
     ("delete_thread", "{thread}", "whether there was one"),
+    ("models", "{}", "[ModelInfo]: the models that are known, whether each can be asked now, what it can do and costs"),
+    ("budgets", "{}", "[{name, limit, spent}] of the engine's shared budgets"),
     ("embed", "{embedder, texts}", "[[number]]"),
 ];
 
@@ -109,6 +112,20 @@ pub(crate) async fn perform(engine: &Engine, name: &str, params: &str) -> Result
         }
         "messages" => write(&engine.messages(&of_thread()?).await?),
         "delete_thread" => write(&engine.delete_thread(&of_thread()?).await?),
+        "models" => write(&engine.models()),
+        "budgets" => {
+            let budgets: Vec<Value> = engine
+                .budgets()
+                .iter()
+                .map(|budget| {
+                    let Amount { tokens, nano_usd, calls, model_ms, .. } = budget.spent;
+                    let spent =
+                        json!({"tokens": tokens, "cost_nano_usd": nano_usd, "calls": calls, "model_ms": model_ms});
+                    json!({"name": budget.name, "limit": budget.limit, "spent": spent})
+                })
+                .collect();
+            write(&budgets)
+        }
         "embed" => {
             let Embed { embedder, texts } = read(&what, params)?;
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();

@@ -164,6 +164,18 @@ impl ProviderConfig {
         })
     }
 
+    /// Why a provider of this kind cannot be made of these settings, as far as that can be told without making one.
+    pub(crate) fn missing(&self, kind: &Kind) -> Option<String> {
+        let wrong = self.key(kind).err().or_else(|| self.url(kind).err())?;
+        Some(wrong.body().message.clone())
+    }
+
+    /// What of these settings must never be written anywhere.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        let aws = [&self.access_key_id, &self.secret_access_key, &self.session_token];
+        [&self.api_key].into_iter().chain(aws).flatten().chain(self.headers.values())
+    }
+
     fn url(&self, kind: &Kind) -> Result<Url> {
         let from_env = || environment(kind.base_url_env);
         let (text, origin) = match (&self.base_url, from_env(), kind.base_url) {
@@ -208,7 +220,7 @@ impl ProviderConfig {
             let message = format!("the environment variable {variable} is to hold the API key, and is not set");
             return match environment(variable) {
                 Some(key) => Ok(Some(Secret::new(key))),
-                None => Err(Error::new(codes::ARGUMENT_INVALID, message).with("variable", variable.as_str())),
+                None => Err(Error::new(codes::CREDENTIALS_MISSING, message).with("variable", variable.as_str())),
             };
         }
         if let Some(key) = kind.key_env.iter().find_map(|variable| environment(variable)) {
@@ -225,7 +237,7 @@ impl ProviderConfig {
             "the provider `{}` needs an API key: set the environment variable {variable}, or api_key",
             kind.name
         );
-        Err(Error::new(codes::ARGUMENT_INVALID, message).with("variable", variable).with("provider", kind.name))
+        Err(Error::new(codes::CREDENTIALS_MISSING, message).with("variable", variable).with("provider", kind.name))
     }
 
     fn headers(&self, kind: &Kind, key: Option<&Secret>) -> Result<HeaderMap> {

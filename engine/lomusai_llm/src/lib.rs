@@ -2,7 +2,7 @@
 //!
 //! A wire is a protocol, and a folder of one shape: `mod.rs` (whom it reaches), `request.rs` (our words into theirs), `response.rs` (their
 //! answer into ours, without I/O). A provider is a row of [`KINDS`]: an address, a key, and a wire. `http/` holds what all share: the
-//! client, the framings of streams, and the meaning of a status.
+//! client, the framings of streams, and the meaning of a status. `local/` needs no server: it runs models in this process.
 
 #[cfg(feature = "anthropic")]
 mod anthropic;
@@ -16,7 +16,7 @@ mod config;
 mod embeddings;
 #[cfg(feature = "google")]
 mod google;
-#[cfg(feature = "_http")]
+#[cfg(feature = "_client")]
 mod http;
 #[cfg(feature = "_http")]
 mod ids;
@@ -24,6 +24,8 @@ mod ids;
 mod json;
 #[cfg(feature = "_http")]
 mod kinds;
+#[cfg(feature = "local")]
+pub mod local;
 #[cfg(feature = "_http")]
 mod media;
 #[cfg(feature = "ollama")]
@@ -38,6 +40,8 @@ mod provider;
 #[cfg(feature = "_http")]
 #[doc(hidden)]
 pub mod replay;
+#[cfg(feature = "_http")]
+mod router;
 mod secret;
 #[cfg(feature = "_http")]
 mod wire;
@@ -50,4 +54,6 @@ pub use embeddings::Embedder;
 pub use kinds::{KINDS, Kind};
 #[cfg(feature = "_http")]
 pub use provider::Provider;
+#[cfg(feature = "_http")]
+pub use router::Router;
 pub use secret::Secret;

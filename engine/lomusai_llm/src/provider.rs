@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::stream;
 use lomusai_core::component::CallContext;
 use lomusai_core::llm::{LlmProvider, ModelStream};
+use lomusai_core::transcript::Accepts;
 use lomusai_core::{BoxFuture, Error, Result};
 use lomusai_wire::{ModelChunk, ModelRequest};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -157,6 +158,10 @@ impl Asked {
 }
 
 impl LlmProvider for Provider {
+    fn accepts(&self) -> Accepts {
+        Accepts::of(self.kind.name)
+    }
+
     fn stream<'a>(&'a self, context: CallContext, request: Arc<ModelRequest>) -> BoxFuture<'a, Result<ModelStream>> {
         Box::pin(async move { self.ask(context, request).await })
     }

@@ -10,8 +10,9 @@ use lomusai_core::budget::Plan;
 use lomusai_core::component::{CallContext, Function};
 use lomusai_core::llm::{LlmProvider, MessageBuilder, truncated};
 use lomusai_core::partial_json::parse_partial;
-use lomusai_core::{Error, Result, transcript};
-use lomusai_wire::{EventBody, ModelChunk, ModelInfo, ModelRequest, PartDelta, codes};
+use lomusai_core::transcript::{self, Accepts};
+use lomusai_core::{Error, Result};
+use lomusai_wire::{EventBody, LogLevel, ModelChunk, ModelInfo, ModelRequest, PartDelta, codes};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -19,6 +20,7 @@ use crate::budgets::Held;
 use crate::effects::panicked;
 use crate::inner::Inner;
 use crate::layer::{Patience, Timed};
+use crate::registry::split;
 use crate::run::Live;
 
 /// One question to a model.
@@ -88,6 +90,7 @@ impl ModelCall {
         if !found.model.is_empty() {
             Arc::make_mut(&mut request).model = found.model;
         }
+        self.hand_over(found.provider.as_deref(), &mut request);
         let mut total_ms = self.patience.total_ms.unwrap_or(u64::MAX);
         let mut bounded = false;
         let budgets = &self.live.budgets;
@@ -124,6 +127,24 @@ impl ModelCall {
                 _ => Err(error),
             },
             Ok(Ok(())) => Ok(()),
+        }
+    }
+
+    /// Turns what the provider cannot take into what it can, and tells the run's readers.
+    fn hand_over(&self, provider: Option<&dyn LlmProvider>, request: &mut Arc<ModelRequest>) {
+        let (name, _) = split(&self.component);
+        let mut accepts = provider.map_or_else(|| Accepts::of(name), LlmProvider::accepts);
+        if accepts.family.is_empty() {
+            accepts.family = name.to_owned();
+        }
+        let (messages, changes) = transcript::hand_over(&request.messages, &accepts);
+        if changes.is_empty() && messages.len() == request.messages.len() {
+            return;
+        }
+        Arc::make_mut(request).messages = messages;
+        for change in changes {
+            let message = format!("for `{}`: {change}", self.component);
+            self.live.publisher.try_transient(EventBody::Log { level: LogLevel::Info, message });
         }
     }
 

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use lomusai_core::agent::{AgentMachine, Input, ModelOutcome, Plan, Start};
+use lomusai_core::agent::{AgentMachine, Plan, Start};
 use lomusai_core::cancel::CancelToken;
+use lomusai_core::machine::{ChildOutcome, Decision, Input, Machine, ModelOutcome};
 use lomusai_core::storage::{Batch, RunAppend, ThreadChange};
+use lomusai_core::workflow::{self, WorkflowPlan};
 use lomusai_core::{BoxFuture, Error, Result};
 use lomusai_wire::{
     Command, EffectId, ErrorBody, EventBody, History, LogLevel, OnBusy, RunId, RunInfo, RunOutput, RunStatus, ThreadId,
@@ -24,12 +26,19 @@ use crate::run::{Live, Msg, RunResult};
 /// How often a thread that another process holds is looked at.
 const THREAD_POLL: Duration = Duration::from_millis(50);
 
+/// The longest that tokio's clock is asked to wait at once; it holds two years.
+const TIMER_MAX_MS: u64 = 30 * 24 * 3_600_000;
+/// A run that has to wait longer than this is not kept in memory.
+const PARK_AFTER: Duration = Duration::from_secs(5);
+/// So much earlier than the engine's clock says may a timer go off.
+const EARLY_MS: u64 = 50;
+
 pub(crate) struct Driver {
     pub(crate) engine: Arc<Inner>,
-    pub(crate) plan: Arc<Plan>,
+    pub(crate) plan: AnyPlan,
     pub(crate) live: Arc<Live>,
     pub(crate) inbox: mpsc::UnboundedReceiver<Msg>,
-    pub(crate) machine: AgentMachine,
+    pub(crate) machine: Machine,
     pub(crate) info: RunInfo,
     pub(crate) epoch: u64,
     pub(crate) thread: Option<ThreadPlace>,
@@ -37,6 +46,59 @@ pub(crate) struct Driver {
     /// Names of stream processors.
     pub(crate) stream: Arc<[String]>,
     pub(crate) work: Work,
+}
+
+/// What a run executes.
+#[derive(Clone)]
+pub(crate) enum AnyPlan {
+    Agent(Arc<Plan>),
+    Workflow(Arc<WorkflowPlan>),
+}
+
+impl AnyPlan {
+    /// The spec that a run names, by its hash.
+    pub(crate) fn blob(&self) -> (String, Arc<[u8]>) {
+        let (hash, bytes) = match self {
+            Self::Agent(plan) => (&plan.hash, serde_json::to_vec(&plan.spec)),
+            Self::Workflow(plan) => (&plan.hash, serde_json::to_vec(&plan.spec)),
+        };
+        (hash.clone(), bytes.expect("specs are JSON").into())
+    }
+
+    pub(crate) fn hash(&self) -> &str {
+        match self {
+            Self::Agent(plan) => &plan.hash,
+            Self::Workflow(plan) => &plan.hash,
+        }
+    }
+
+    /// How deep runs may nest inside of one.
+    pub(crate) fn depth(&self) -> u32 {
+        match self {
+            Self::Agent(plan) => plan.spec.agent.limits.depth(),
+            Self::Workflow(plan) => plan.spec.limits.depth(),
+        }
+    }
+
+    pub(crate) fn limits(&self, timeout_ms: Option<u64>) -> Limits {
+        let limits = match self {
+            Self::Agent(plan) => &plan.spec.agent.limits,
+            Self::Workflow(plan) => &plan.spec.limits,
+        };
+        Limits {
+            run_ms: timeout_ms.or(limits.run_ms),
+            run_bytes: limits.run_bytes(),
+            message_bytes: limits.message_bytes(),
+        }
+    }
+
+    /// Names of stream processors.
+    pub(crate) fn stream(&self) -> Arc<[String]> {
+        match self {
+            Self::Agent(plan) => plan.spec.agent.processors.stream.clone().into(),
+            Self::Workflow(_) => Arc::default(),
+        }
+    }
 }
 
 /// The run's thread, and how much of the conversation is in it already.
@@ -58,13 +120,21 @@ pub(crate) struct Limits {
 pub(crate) struct Work {
     effects: FuturesUnordered<BoxFuture<'static, Input>>,
     tokens: HashMap<EffectId, CancelToken>,
-    retries: Vec<(Instant, EffectId)>,
+    timers: Vec<Timer>,
     grace: Option<Instant>,
     deadline: Option<Instant>,
     bytes: u64,
     /// The last error of a host function, with the host's own object, which no journal can hold.
     host_error: Option<Error>,
     finished: Option<Finished>,
+}
+
+/// Something that goes off by itself.
+struct Timer {
+    at: Instant,
+    /// The same by the engine's clock, whose word counts.
+    at_ms: u64,
+    effect_id: EffectId,
 }
 
 struct Finished {
@@ -76,12 +146,16 @@ struct Finished {
 
 /// What a driver does first.
 pub(crate) enum First {
-    /// Begin a new run.
+    /// Begin a new run of an agent.
     Start(Box<Start>, OnBusy),
+    /// Begin a new run of a workflow.
+    StartWorkflow(Box<workflow::Start>),
     /// Go on with a run that was under way.
     Recover,
     /// Handle this and say whether it was accepted.
     Command(Command, oneshot::Sender<Result<()>>),
+    /// Let what is due go off.
+    Wake,
     /// Only wait for suspended children that are at work again.
     Attach(EffectId, RunId),
 }
@@ -105,11 +179,13 @@ impl Driver {
         let mut waiting = self.reattach();
         let began = match first {
             First::Start(start, on_busy) => self.start(*start, on_busy).await,
+            First::StartWorkflow(start) => self.turn(Input::StartWorkflow(start)).await,
             First::Recover => {
                 self.info.recoveries += 1;
                 self.turn(Input::Recover).await
             }
             First::Command(command, reply) => self.command(command, reply).await,
+            First::Wake => self.timer().await,
             First::Attach(effect, child) => {
                 waiting.retain(|(id, _)| *id != effect);
                 self.attach(effect, child);
@@ -142,12 +218,14 @@ impl Driver {
     /// Begins a new run; where it has a thread, on the conversation as it stands once the thread is free.
     async fn start(&mut self, mut start: Start, on_busy: OnBusy) -> Result<()> {
         loop {
-            if let Some(thread) = &mut self.thread {
+            if let (Some(thread), AnyPlan::Agent(plan), Machine::Agent(machine)) =
+                (&mut self.thread, &self.plan, &self.machine)
+            {
                 let history = self.engine.thread_messages(&thread.id, u64::MAX).await?;
                 thread.saved = history.len();
                 start.history = Some(History::Thread { upto: history.len() as u64 });
-                self.machine =
-                    AgentMachine::new(&self.plan, self.live.run_id.clone(), history, self.machine.options().clone())?;
+                let run_id = self.live.run_id.clone();
+                self.machine = AgentMachine::new(plan, run_id, history, machine.options().clone())?.into();
             }
             match self.turn(Input::Start(Box::new(start.clone()))).await {
                 Err(busy) if busy.is(codes::THREAD_BUSY) && on_busy == OnBusy::Wait => {
@@ -181,11 +259,10 @@ impl Driver {
         }
     }
 
-    /// Retry timers of a run that was loaded, and children that may be at work.
+    /// Timers of a run that was loaded, and children that may be at work.
     fn reattach(&mut self) -> Vec<(EffectId, RunId)> {
-        let now_ms = self.engine.clock.now_ms();
-        for (id, at_ms) in self.machine.retries() {
-            self.work.retries.push((Instant::now() + Duration::from_millis(at_ms.saturating_sub(now_ms)), id));
+        for (effect_id, at_ms) in self.machine.timers() {
+            self.set_timer(effect_id, at_ms);
         }
         let children = self.machine.suspended_children();
         for (id, child) in &children {
@@ -194,6 +271,11 @@ impl Driver {
             }
         }
         children
+    }
+
+    fn set_timer(&mut self, effect_id: EffectId, at_ms: u64) {
+        let wait = Duration::from_millis(at_ms.saturating_sub(self.engine.clock.now_ms()).min(TIMER_MAX_MS));
+        self.work.timers.push(Timer { at: Instant::now() + wait, at_ms, effect_id });
     }
 
     fn attach(&mut self, id: EffectId, child: RunId) {
@@ -208,14 +290,24 @@ impl Driver {
     fn is_settled(&self) -> bool {
         match self.machine.status() {
             RunStatus::Running => false,
+            RunStatus::Waiting => self.can_park(),
             RunStatus::Suspended => self.work.effects.is_empty(),
             _ => true,
         }
     }
 
+    /// Whether a run that only waits for a time to come can be let go of until then: nobody looks at it, and it is long.
+    fn can_park(&self) -> bool {
+        let soon = Instant::now() + PARK_AFTER;
+        let publisher = &self.live.publisher;
+        // One is the engine's, one is ours: more are somebody who waits for the result.
+        let watched = !publisher.is_detached() || publisher.is_read() || Arc::strong_count(&self.live) > 2;
+        self.work.effects.is_empty() && !watched && self.work.timers.iter().all(|timer| timer.at > soon)
+    }
+
     async fn wake(&mut self) -> Woken {
         let work = &mut self.work;
-        let timer = work.retries.iter().map(|(at, _)| *at).chain(work.grace).chain(work.deadline).min();
+        let timer = work.timers.iter().map(|timer| timer.at).chain(work.grace).chain(work.deadline).min();
         tokio::select! {
             // In this order: a command is never starved, and a result that is there counts before a timer that ran out.
             biased;
@@ -275,9 +367,8 @@ impl Driver {
 
     /// Ends a model's answer where it is: what was shown of it is recorded. Nothing else is at work beside a model.
     async fn end_answer(&mut self) -> Result<()> {
-        let Some((_, token)) = self.work.tokens.iter().find(|(id, _)| id.as_str().ends_with(".model")) else {
-            return Ok(());
-        };
+        let model = self.work.tokens.iter().find(|(id, _)| id.as_str().ends_with(".model"));
+        let (Machine::Agent(_), Some((_, token))) = (&self.machine, model) else { return Ok(()) };
         token.cancel();
         match self.work.effects.next().await {
             Some(input) => self.turn(input).await,
@@ -297,15 +388,25 @@ impl Driver {
             let message = format!("the run worked longer than its limit of {ms} ms: raise timeout_ms or limits.run_ms");
             return self.turn(Input::Fail(Error::new(codes::RUN_TIMEOUT, message))).await;
         }
-        while let Some(place) = self.work.retries.iter().position(|(at, _)| *at <= now) {
-            let (_, id) = self.work.retries.swap_remove(place);
-            self.turn(Input::RetryDue(id)).await?;
+        while let Some(place) = self.work.timers.iter().position(|timer| timer.at <= now) {
+            let Timer { at_ms, effect_id, .. } = self.work.timers.swap_remove(place);
+            let now_ms = self.engine.clock.now_ms();
+            // The two clocks need not agree: a little early counts, much too early is waited for again.
+            if at_ms > now_ms + EARLY_MS {
+                self.set_timer(effect_id, at_ms);
+                continue;
+            }
+            self.turn_at(Input::Due(effect_id), now_ms.max(at_ms)).await?;
         }
         Ok(())
     }
 
     async fn turn(&mut self, input: Input) -> Result<()> {
-        let decision = self.machine.step(input, self.engine.clock.now_ms())?;
+        self.turn_at(input, self.engine.clock.now_ms()).await
+    }
+
+    async fn turn_at(&mut self, input: Input, now_ms: u64) -> Result<()> {
+        let decision = self.machine.step(input, now_ms)?;
         self.commit(decision).await?;
         if self.work.bytes > self.limits.run_bytes && self.machine.status() == RunStatus::Running {
             self.work.bytes = 0;
@@ -320,7 +421,7 @@ impl Driver {
     }
 
     /// Commits events, tells the readers, begins effects: in this order.
-    async fn commit(&mut self, decision: lomusai_core::agent::Decision) -> Result<()> {
+    async fn commit(&mut self, decision: Decision) -> Result<()> {
         if decision.events.is_empty() {
             return Ok(());
         }
@@ -331,6 +432,12 @@ impl Driver {
         let now_ms = self.engine.clock.now_ms();
         self.info.seq = expected_seq + events.len() as u64;
         self.info.status = self.machine.status();
+        self.info.wakes_at_ms = match self.info.status {
+            RunStatus::Waiting | RunStatus::Suspended => {
+                self.machine.timers().into_iter().map(|(_, at_ms)| at_ms).min()
+            }
+            _ => None,
+        };
         self.info.pending = if self.info.status == RunStatus::Suspended { self.machine.pending() } else { Vec::new() };
         self.info.blocked_by = None;
         self.info.updated_at_ms = now_ms;
@@ -340,7 +447,7 @@ impl Driver {
         let mut batch = Batch::default();
         batch.thread = self.thread_change(expected_seq == 0, now_ms);
         if expected_seq == 0 {
-            batch.blobs = self.engine.unstored_spec(&events);
+            batch.blobs = self.engine.unstored_spec(&self.plan);
         }
         batch.run = Some(RunAppend {
             expected_seq,
@@ -350,6 +457,9 @@ impl Driver {
             info: self.info.clone(),
         });
         self.engine.store.commit(batch).await?;
+        if expected_seq == 0 {
+            self.engine.stored_specs.lock().insert(self.plan.hash().to_owned());
+        }
         for event in &events {
             self.note(&event.body);
             self.engine.observe_event(event);
@@ -394,14 +504,20 @@ impl Driver {
                 if let Some(token) = self.work.tokens.remove(effect_id) {
                     token.cancel();
                 }
+                self.work.timers.retain(|timer| timer.effect_id != *effect_id);
             }
             EventBody::EffectFailed { effect_id, retry_at_ms: Some(at_ms), .. } => {
                 self.work.tokens.remove(effect_id);
-                let wait = Duration::from_millis(at_ms.saturating_sub(self.engine.clock.now_ms()));
-                self.work.retries.push((Instant::now() + wait, effect_id.clone()));
+                self.set_timer(effect_id.clone(), *at_ms);
+            }
+            EventBody::EffectStarted { effect_id, due_at_ms: Some(at_ms), .. } => {
+                self.set_timer(effect_id.clone(), *at_ms);
             }
             EventBody::EffectSuspended { pending } => {
                 self.work.tokens.remove(&pending.effect_id);
+                if let Some(at_ms) = pending.due_at_ms {
+                    self.set_timer(pending.effect_id.clone(), at_ms);
+                }
             }
             EventBody::RunFinished { output, error, usage, cost_nano_usd, .. } => {
                 self.work.finished = Some(Finished {
@@ -417,9 +533,9 @@ impl Driver {
 
     fn remember_host_error(&mut self, input: &Input) {
         let error = match input {
-            Input::Tool(_, Err(error)) | Input::Call(_, Err(error)) => error,
+            Input::Tool(_, Err(error)) | Input::Call(_, Err(error)) | Input::Step(_, Err(error)) => error,
             Input::Model(_, ModelOutcome::Failed { error, .. }) => error,
-            Input::Child(_, lomusai_core::agent::ChildOutcome::Finished { error: Some(error), .. }) => error,
+            Input::Child(_, ChildOutcome::Finished { error: Some(error), .. }) => error,
             _ => return,
         };
         if error.host().is_some() {
@@ -444,6 +560,12 @@ impl Driver {
         }
         self.inbox.close();
         self.engine.forget(&self.live);
+        // Behind `forget`: a wake-up that is due finds the run gone from memory.
+        if settled.is_ok()
+            && let Some(at_ms) = self.info.wakes_at_ms
+        {
+            self.engine.wake_at(&self.live.run_id, at_ms);
+        }
         self.live.settled.set(settled);
         self.live.publisher.end();
     }

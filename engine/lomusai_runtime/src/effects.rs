@@ -6,17 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use lomusai_core::agent::{ChildOutcome, Effect, EffectInput, Input};
 use lomusai_core::cancel::CancelToken;
 use lomusai_core::component::{CallContext, Emit};
+use lomusai_core::machine::{ChildOutcome, Effect, EffectInput, Input};
 use lomusai_core::{BoxFuture, Error, Result};
-use lomusai_wire::{EffectId, EffectKind, EventBody, Outcome, Part, RunId, RunStatus, codes};
+use lomusai_wire::{
+    EffectId, EffectKind, EventBody, Outcome, Part, RunId, RunStatus, StartRequest, WorkflowRequest, codes,
+};
 use serde_json::Value;
 
 use crate::ask::{ModelCall, StreamFilter};
 use crate::inner::Inner;
 use crate::layer::Patience;
-use crate::run::{Live, Msg, RunResult};
+use crate::run::{Child, Live, Msg, RunResult};
 
 /// Begins an effect. The future gives the input that tells the machine how it ended.
 pub(crate) fn carry_out(
@@ -56,13 +58,25 @@ pub(crate) fn carry_out(
                 .await;
             Input::Tool(id, result)
         }),
-        EffectInput::Run { run_id, prompt } => Box::pin(async move {
-            let outcome = match engine.child(&live, &id, &component, prompt, run_id.clone()).await {
-                Ok(child) => wait_for_child(&child, &context.cancel).await,
-                Err(error) => failed_child(error),
-            };
-            Input::Child(id, outcome)
+        EffectInput::Step { input, state } => Box::pin(async move {
+            context.state = state;
+            let limit = Limit { kind: EffectKind::Step, name: &component, timeout_ms, cancel: context.cancel.clone() };
+            let result = limit
+                .hold(async {
+                    let step = engine.registry.step(&component)?;
+                    step.call(context, input).await
+                })
+                .await;
+            Input::Step(id, result)
         }),
+        EffectInput::Run { run_id, prompt } => {
+            let child = Child::Agent(Box::new(StartRequest::new(component, prompt)));
+            Box::pin(run_child(engine, live, id, child, run_id, context.cancel))
+        }
+        EffectInput::Workflow { run_id, input } => {
+            let child = Child::Workflow(Box::new(WorkflowRequest::new(component, input)));
+            Box::pin(run_child(engine, live, id, child, run_id, context.cancel))
+        }
         EffectInput::Call { input } => Box::pin(async move {
             let limit = Limit { kind: EffectKind::Call, name: &component, timeout_ms, cancel: context.cancel.clone() };
             let result = limit
@@ -78,6 +92,22 @@ pub(crate) fn carry_out(
             Input::Call(id, Err(Error::new(codes::UNSUPPORTED, "this engine cannot carry out the effect")))
         }),
     }
+}
+
+/// Starts a child run, or finds the one that an earlier attempt started, and waits for it.
+async fn run_child(
+    engine: Arc<Inner>,
+    live: Arc<Live>,
+    id: EffectId,
+    child: Child,
+    run_id: RunId,
+    cancel: CancelToken,
+) -> Input {
+    let outcome = match engine.child(&live, &id, child, run_id).await {
+        Ok(child) => wait_for_child(&child, &cancel).await,
+        Err(error) => failed_child(error),
+    };
+    Input::Child(id, outcome)
 }
 
 /// Waits for a child that is at work again, or reads how it ended.
@@ -175,6 +205,7 @@ impl Limit<'_> {
     fn word(&self) -> &'static str {
         match self.kind {
             EffectKind::Tool => "tool",
+            EffectKind::Step => "step",
             _ => "function",
         }
     }
@@ -182,6 +213,7 @@ impl Limit<'_> {
     fn timed_out(&self) -> Error {
         let code = match self.kind {
             EffectKind::Tool => codes::TOOL_TIMEOUT,
+            EffectKind::Step => codes::STEP_TIMEOUT,
             _ => codes::FUNCTION_TIMEOUT,
         };
         let word = self.word();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lomusai_core::budget::Amount;
-use lomusai_core::component::{Function, HostSlot};
+use lomusai_core::component::{Function, HostSlot, Step};
 use lomusai_core::llm::{EmbeddingProvider, LlmProvider, Router};
 use lomusai_core::models::ModelTable;
 use lomusai_core::seam::{Clock, Ids};
@@ -16,8 +16,8 @@ use lomusai_core::telemetry::TelemetrySink;
 use lomusai_core::tool::Tool;
 use lomusai_core::{Error, Result, journal};
 use lomusai_wire::{
-    AgentSpec, Budget, Command, Event, Message, ModelInfo, RunFilter, RunId, RunInfo, RunStatus, StartRequest,
-    ThreadId, codes,
+    AgentSpec, Budget, Command, Event, Message, ModelInfo, RunFilter, RunId, RunInfo, RunStatus, ThreadId,
+    WorkflowSpec, codes,
 };
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
@@ -30,7 +30,7 @@ use crate::inner::{Inner, closed, run_active};
 use crate::load::run_unknown;
 use crate::queue::EventQueue;
 use crate::registry::{ComponentKind, Registry};
-use crate::run::{Live, Observer, Run, RunResult};
+use crate::run::{Live, Observer, Run, RunRequest, RunResult};
 
 /// An agent engine. Clones share it. Thread-safe throughout.
 ///
@@ -146,6 +146,9 @@ impl EngineBuilder {
             runtime: Mutex::new(Some(runtime)),
             closed: AtomicBool::new(false),
             beating: AtomicBool::new(false),
+            wakes: Mutex::default(),
+            woken: tokio::sync::Notify::new(),
+            waking: AtomicBool::new(false),
         })))
     }
 }
@@ -203,6 +206,22 @@ impl Engine {
     /// `name_invalid`, `name_taken`.
     pub fn register_function(&self, name: &str, function: impl Function + 'static) -> Result<()> {
         self.0.registry.add_function(name, Arc::new(function))
+    }
+
+    /// Registers a workflow. It is checked whole; the components it calls are looked up when it runs.
+    ///
+    /// # Errors
+    /// As [`WorkflowPlan::new`](lomusai_core::workflow::WorkflowPlan::new), and `name_taken`.
+    pub fn register_workflow(&self, spec: WorkflowSpec) -> Result<()> {
+        self.0.registry.add_workflow(spec)
+    }
+
+    /// Registers a function that steps of workflows can call.
+    ///
+    /// # Errors
+    /// `name_invalid`, `name_taken`.
+    pub fn register_step(&self, name: &str, step: impl Step + 'static) -> Result<()> {
+        self.0.registry.add_step(name, Arc::new(step))
     }
 
     /// Registers a source of embeddings.
@@ -280,11 +299,11 @@ impl Engine {
         self.0.recover().await
     }
 
-    /// Runs an agent until it ends or is suspended. Dropping the future cancels the run, unless the request is `detached`.
+    /// Runs an agent or a workflow until it ends or is suspended. Dropping the future cancels the run, unless the request is `detached`.
     ///
     /// # Errors
     /// What is wrong with the request, and why a run could not be driven on. A run that failed is no error here; see [`RunResult::ok`].
-    pub async fn run(&self, request: StartRequest) -> Result<Arc<RunResult>> {
+    pub async fn run(&self, request: impl Into<RunRequest>) -> Result<Arc<RunResult>> {
         self.run_with(request, None).await
     }
 
@@ -292,8 +311,9 @@ impl Engine {
     ///
     /// # Errors
     /// As [`run`](Self::run).
-    pub async fn run_with(&self, request: StartRequest, host: Option<HostSlot>) -> Result<Arc<RunResult>> {
-        let detached = request.detached;
+    pub async fn run_with(&self, request: impl Into<RunRequest>, host: Option<HostSlot>) -> Result<Arc<RunResult>> {
+        let request = request.into();
+        let detached = request.is_detached();
         let live = self.0.spawn_new(request, None, host, None, None)?;
         let guard = CancelOnDrop { live: (!detached).then(|| live.clone()) };
         let result = live.settled.wait().await;
@@ -301,11 +321,11 @@ impl Engine {
         result
     }
 
-    /// Runs an agent and reads its events. Returns once the run is recorded.
+    /// Runs an agent or a workflow and reads its events. Returns once the run is recorded.
     ///
     /// # Errors
     /// What is wrong with the request.
-    pub async fn stream(&self, request: StartRequest) -> Result<Run> {
+    pub async fn stream(&self, request: impl Into<RunRequest>) -> Result<Run> {
         self.stream_with(request, None).await
     }
 
@@ -313,10 +333,11 @@ impl Engine {
     ///
     /// # Errors
     /// As [`stream`](Self::stream).
-    pub async fn stream_with(&self, request: StartRequest, host: Option<HostSlot>) -> Result<Run> {
+    pub async fn stream_with(&self, request: impl Into<RunRequest>, host: Option<HostSlot>) -> Result<Run> {
         let (begun, begins) = oneshot::channel();
         let queue = EventQueue::new(self.0.config.reader_events);
-        let detached = request.detached;
+        let request = request.into();
+        let detached = request.is_detached();
         let live = self.0.spawn_new(request, None, host, Some(queue.clone()), Some(begun))?;
         let run = Run { live, queue, detached };
         begins.await.unwrap_or_else(|_| Err(closed()))?;
@@ -327,9 +348,10 @@ impl Engine {
     ///
     /// # Errors
     /// What can be told at once: `agent_unknown`, `transcript_invalid`, `schema_invalid`, `engine_closed` and the like.
-    pub fn launch(&self, request: StartRequest, host: Option<HostSlot>) -> Result<Run> {
+    pub fn launch(&self, request: impl Into<RunRequest>, host: Option<HostSlot>) -> Result<Run> {
         let queue = EventQueue::new(self.0.config.reader_events);
-        let detached = request.detached;
+        let request = request.into();
+        let detached = request.is_detached();
         let live = self.0.spawn_new(request, None, host, Some(queue.clone()), None)?;
         Ok(Run { live, queue, detached })
     }

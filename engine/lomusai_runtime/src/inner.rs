@@ -1,39 +1,40 @@
 //! What every clone of an engine shares: the runs at work, and how they are begun, taken up, told and ended.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use lomusai_core::agent::{AgentMachine, Plan, Start};
+use lomusai_core::agent::{AgentMachine, Start};
 use lomusai_core::budget::Amount;
 use lomusai_core::cancel::CancelToken;
 use lomusai_core::component::{CallContext, HostSlot};
 use lomusai_core::llm::LlmProvider;
+use lomusai_core::machine::{Input, Machine};
 use lomusai_core::models::ModelTable;
 use lomusai_core::seam::{Clock, Ids};
 use lomusai_core::storage::Store;
 use lomusai_core::sync::{Mutex, RwLock};
 use lomusai_core::telemetry::TelemetrySink;
 use lomusai_core::tool::Tool;
+use lomusai_core::workflow::{self, WorkflowMachine};
 use lomusai_core::{Error, Result};
 use lomusai_wire::{
-    Command, EffectId, Event, EventBody, History, Input, LogLevel, Message, ModelInfo, OnBusy, Parent, PendingKind,
-    RunFilter, RunId, RunInfo, RunStatus, StartRequest, ToolReply, codes,
+    Command, Context, EffectId, Event, History, Kind, LogLevel, Message, ModelInfo, OnBusy, Parent, PendingKind,
+    RunFilter, RunId, RunInfo, RunStatus, SpecKind, StartRequest, ToolReply, WorkflowRequest, codes,
 };
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::budgets::Budgets;
+use crate::budgets::{Budgets, RunBudgets};
 use crate::cassette::{self, Cassette, Taped};
 use crate::config::EngineConfig;
-use crate::driver::{Driver, First, Limits, ThreadPlace, Work};
+use crate::driver::{AnyPlan, Driver, First, ThreadPlace, Work};
 use crate::engine::StartReport;
-use crate::load::is_unfinished;
 use crate::publisher::Publisher;
 use crate::queue::EventQueue;
 use crate::registry::{Registry, split};
-use crate::run::{Live, Msg, Settled};
+use crate::run::{Child, Live, Msg, RunRequest, Settled};
 
 /// What every clone of an engine shares.
 pub(crate) struct Inner {
@@ -58,7 +59,16 @@ pub(crate) struct Inner {
     pub(crate) closed: AtomicBool,
     /// Whether the heartbeat of a shared store has been started.
     pub(crate) beating: AtomicBool,
+    /// Runs that are not in memory and go on at a time to come, soonest first.
+    pub(crate) wakes: Mutex<BTreeSet<(u64, RunId)>>,
+    /// Told when there is a new first of them.
+    pub(crate) woken: tokio::sync::Notify,
+    /// Whether somebody waits for them.
+    pub(crate) waking: AtomicBool,
 }
+
+/// How often runs to be woken are looked at in any case.
+const WAKE_LOOK_MS: u64 = 1_000;
 
 impl Inner {
     pub(crate) fn open(&self) -> Result<()> {
@@ -119,20 +129,39 @@ impl Inner {
     }
 
     /// The spec of a run that is being started, if the store may not have it yet.
-    pub(crate) fn unstored_spec(&self, events: &[Arc<Event>]) -> Vec<(String, Arc<[u8]>)> {
-        let Some(EventBody::RunStarted { spec, .. }) = events.first().map(|event| &event.body) else {
-            return Vec::new();
-        };
-        if !self.stored_specs.lock().insert(spec.hash.clone()) {
+    pub(crate) fn unstored_spec(&self, plan: &AnyPlan) -> Vec<(String, Arc<[u8]>)> {
+        let hash = plan.hash();
+        if self.stored_specs.lock().contains(hash) {
             return Vec::new();
         }
-        let Ok(plan) = self.registry.plan(&spec.name) else { return Vec::new() };
-        let bytes = serde_json::to_vec(&plan.spec).expect("specs are JSON");
-        vec![(spec.hash.clone(), bytes.into())]
+        vec![plan.blob()]
     }
 
     /// Begins a new run in a task of its own.
     pub(crate) fn spawn_new(
+        self: &Arc<Self>,
+        request: RunRequest,
+        parent: Option<(&Live, EffectId)>,
+        host: Option<HostSlot>,
+        queue: Option<Arc<EventQueue>>,
+        begun: Option<oneshot::Sender<Result<()>>>,
+    ) -> Result<Arc<Live>> {
+        self.open()?;
+        match request {
+            RunRequest::Agent(request) => self.spawn_agent(*request, parent, host, queue, begun),
+            RunRequest::Workflow(request) => self.spawn_workflow(*request, parent, host, queue, begun),
+        }
+    }
+
+    fn new_id(&self, asked: Option<RunId>, parent: Option<&(&Live, EffectId)>) -> Result<RunId> {
+        match (asked, parent) {
+            (Some(id), None) => check_run_id(&id).map(|()| id),
+            (Some(id), Some(_)) => Ok(id),
+            (None, _) => Ok(self.ids.run_id()),
+        }
+    }
+
+    fn spawn_agent(
         self: &Arc<Self>,
         request: StartRequest,
         parent: Option<(&Live, EffectId)>,
@@ -140,16 +169,8 @@ impl Inner {
         queue: Option<Arc<EventQueue>>,
         begun: Option<oneshot::Sender<Result<()>>>,
     ) -> Result<Arc<Live>> {
-        self.open()?;
         let plan = self.registry.plan(&request.agent)?;
-        let run_id = match (&request.run_id, &parent) {
-            (Some(id), None) => {
-                check_run_id(id)?;
-                id.clone()
-            }
-            (Some(id), Some(_)) => id.clone(),
-            (None, _) => self.ids.run_id(),
-        };
+        let run_id = self.new_id(request.run_id, parent.as_ref())?;
         let StartRequest { input, history, thread, resource, context, transient, detached, on_busy, options, .. } =
             request;
         let history: Vec<Arc<Message>> = history.into_iter().map(Arc::new).collect();
@@ -160,33 +181,79 @@ impl Inner {
                 "pass `thread` or `history`, not both: a thread has its own history",
             ));
         }
-        let mut durable = context.clone();
-        durable.retain(|key, _| !transient.contains(key));
         let parent = parent.map(|(live, effect_id)| Parent::new(live.run_id.clone(), effect_id));
         let start = Start {
             input: input.into_messages(),
             history: (!history.is_empty()).then(|| History::Messages(history.clone())),
             thread: thread.as_ref().map(|thread| thread.id.clone()),
             parent: parent.clone(),
-            context: durable,
+            context: durable(&context, &transient),
         };
-        let budgets = {
-            let own = options.budget.or(plan.spec.agent.budget);
-            self.budgets.of_run(&run_id, own, &options.shared_budgets, Amount::default())?
-        };
+        let own = options.budget.or(plan.spec.agent.budget);
+        let budgets = self.budgets.of_run(&run_id, own, &options.shared_budgets, Amount::default())?;
+        let timeout_ms = options.timeout_ms;
         let machine = AgentMachine::new(&plan, run_id.clone(), history, options)?;
-        let now_ms = self.clock.now_ms();
-        let mut info = RunInfo::new(run_id.clone(), &plan.spec.agent.name, now_ms);
-        info.thread = start.thread.clone();
+        let mut info = RunInfo::new(run_id, &plan.spec.agent.name, self.clock.now_ms());
         info.parent.clone_from(&parent);
+        info.thread = start.thread.clone();
+        let new = New { info, context, transient, detached, host, thread, timeout_ms, budgets };
+        let first = First::Start(Box::new(start), on_busy);
+        self.spawn_machine(machine.into(), AnyPlan::Agent(plan), new, first, queue, begun)
+    }
+
+    fn spawn_workflow(
+        self: &Arc<Self>,
+        request: WorkflowRequest,
+        parent: Option<(&Live, EffectId)>,
+        host: Option<HostSlot>,
+        queue: Option<Arc<EventQueue>>,
+        begun: Option<oneshot::Sender<Result<()>>>,
+    ) -> Result<Arc<Live>> {
+        let plan = self.registry.workflow(&request.workflow)?;
+        let run_id = self.new_id(request.run_id, parent.as_ref())?;
+        let WorkflowRequest { input, context, transient, state, detached, .. } = request;
+        let shared = parent.as_ref().map_or_else(Vec::new, |(live, _)| live.budgets.shared());
+        let parent = parent.map(|(live, effect_id)| Parent::new(live.run_id.clone(), effect_id));
+        let start = workflow::Start {
+            input,
+            state,
+            parent: parent.clone(),
+            forked_from: None,
+            context: durable(&context, &transient),
+        };
+        let machine = WorkflowMachine::new(&plan, run_id.clone());
+        // What is wrong with the input is told at once, before there is a run.
+        machine.handle(Input::StartWorkflow(Box::new(start.clone())), 0)?;
+        let mut info = RunInfo::new(run_id, &plan.spec.name, self.clock.now_ms());
+        info.kind = SpecKind::Workflow;
+        info.parent = parent;
+        // What its children use is counted where its own parents and the engine count.
+        let budgets = self.budgets.of_run(&info.run_id, None, &shared, Amount::default())?;
+        let new = New { info, context, transient, detached, host, thread: None, timeout_ms: None, budgets };
+        let first = First::StartWorkflow(Box::new(start));
+        self.spawn_machine(machine.into(), AnyPlan::Workflow(plan), new, first, queue, begun)
+    }
+
+    fn spawn_machine(
+        self: &Arc<Self>,
+        machine: Machine,
+        plan: AnyPlan,
+        new: New,
+        first: First,
+        queue: Option<Arc<EventQueue>>,
+        begun: Option<oneshot::Sender<Result<()>>>,
+    ) -> Result<Arc<Live>> {
+        let New { info, context, transient, detached, host, thread, timeout_ms, budgets } = new;
+        let run_id = info.run_id.clone();
         let (inbox, receiver) = mpsc::unbounded_channel();
         let cancel = CancelToken::new();
         let live = Arc::new(Live {
             run_id: run_id.clone(),
-            agent: plan.spec.agent.name.as_str().into(),
-            parent,
+            agent: info.agent.as_str().into(),
+            depth: plan.depth(),
+            parent: info.parent.clone(),
             inbox,
-            publisher: Publisher::new(run_id.clone(), self.clock.clone(), 0, queue, detached, cancel.clone()),
+            publisher: Publisher::new(run_id, self.clock.clone(), 0, queue, detached, cancel.clone()),
             cancel,
             budgets,
             context: Arc::new(context),
@@ -195,10 +262,10 @@ impl Inner {
             settled: Settled::default(),
         });
         self.add_live(&live)?;
-        let limits = limits(&plan, machine.options().timeout_ms);
-        let stream = plan.spec.agent.processors.stream.clone().into();
         let driver = Driver {
             engine: self.clone(),
+            limits: plan.limits(timeout_ms),
+            stream: plan.stream(),
             plan,
             live: live.clone(),
             inbox: receiver,
@@ -206,11 +273,9 @@ impl Inner {
             info,
             epoch: 1,
             thread,
-            limits,
-            stream,
             work: Work::default(),
         };
-        self.spawn(driver, First::Start(Box::new(start), on_busy), begun);
+        self.spawn(driver, first, begun);
         Ok(live)
     }
 
@@ -255,23 +320,81 @@ impl Inner {
         });
     }
 
+    /// Has a run that is let go of go on at this time. Its row in the store says the same, for the next `start`.
+    pub(crate) fn wake_at(self: &Arc<Self>, run_id: &RunId, at_ms: u64) {
+        self.wakes.lock().insert((at_ms, run_id.clone()));
+        self.woken.notify_one();
+        if self.waking.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let weak = Arc::downgrade(self);
+        self.handle.spawn(async move {
+            while let Some(inner) = weak.upgrade() {
+                if inner.closed.load(Ordering::Acquire) {
+                    return;
+                }
+                let now_ms = inner.clock.now_ms();
+                let first = inner.wakes.lock().first().cloned();
+                match first {
+                    Some((at_ms, run_id)) if at_ms <= now_ms => {
+                        inner.wakes.lock().remove(&(at_ms, run_id.clone()));
+                        inner.wake(&run_id).await;
+                    }
+                    // Looked at now and then whatever happens: the engine may be gone, or the clock set.
+                    first => {
+                        let wait = first.map_or(WAKE_LOOK_MS, |(at_ms, _)| (at_ms - now_ms).min(WAKE_LOOK_MS));
+                        let woken = inner.woken.notified();
+                        tokio::pin!(woken);
+                        woken.as_mut().enable();
+                        let _ = tokio::time::timeout(Duration::from_millis(wait), woken).await;
+                    }
+                }
+            }
+        });
+    }
+
+    /// A run's time has come. Who else takes it up, or has ended it, is welcome to.
+    async fn wake(self: &Arc<Self>, run_id: &RunId) {
+        let _loading = self.loading.lock().await;
+        if self.live(run_id).is_some() {
+            return;
+        }
+        match self.load(run_id, None, None).await {
+            Ok(driver) => {
+                let live = driver.live.clone();
+                let parent = live.parent.clone();
+                if self.add_live(&live).is_ok() {
+                    self.spawn(driver, First::Wake, None);
+                    drop(_loading);
+                    self.wake_parent(run_id, parent, None).await;
+                }
+            }
+            Err(error) if error.is(codes::RUN_FINISHED) || error.is(codes::RUN_UNKNOWN) => {}
+            // Its holder lets it go on; where that is dead, its lease has to run out first.
+            Err(error) if error.is(codes::RUN_ACTIVE) || error.kind() == Kind::Storage => {
+                let later = self.clock.now_ms() + self.config.lease_ms.max(300);
+                self.wakes.lock().insert((later, run_id.clone()));
+            }
+            Err(error) => self.log(LogLevel::Warn, &format!("run `{run_id}` is due and cannot go on here: {error}")),
+        }
+    }
+
     /// The child run of an effect: a new one, or the one that an earlier attempt started.
     pub(crate) async fn child(
         self: &Arc<Self>,
         parent: &Arc<Live>,
         effect: &EffectId,
-        agent: &str,
-        prompt: String,
+        child: Child,
         run_id: RunId,
     ) -> Result<Arc<Live>> {
         let depth = run_id.as_str().matches('/').count() as u32;
-        let limit = self.registry.plan(&parent.agent).map_or(16, |plan| plan.spec.agent.limits.depth());
-        if depth > limit {
+        if depth > parent.depth {
+            let limit = parent.depth;
             return Err(Error::new(
                 codes::DEPTH_EXCEEDED,
-                format!("sub-agents nest {depth} deep, more than limits.depth = {limit}"),
+                format!("runs inside of runs nest {depth} deep, more than limits.depth = {limit}"),
             )
-            .with("agent", agent));
+            .with("agent", child.name()));
         }
         if let Some(live) = self.live(&run_id) {
             return Ok(live);
@@ -279,12 +402,19 @@ impl Inner {
         if self.store.run(&run_id).await?.is_some() {
             return self.revive_child(&run_id, parent.host.clone()).await;
         }
-        let mut request = StartRequest::new(agent, Input::Text(prompt));
-        request.run_id = Some(run_id);
-        request.context = (*parent.context).clone();
-        request.transient.clone_from(&parent.transient);
-        request.on_busy = OnBusy::Error;
-        request.options.shared_budgets = parent.budgets.shared();
+        let (context, transient) = ((*parent.context).clone(), parent.transient.clone());
+        let request: RunRequest = match child {
+            Child::Agent(mut request) => {
+                (request.run_id, request.context, request.transient) = (Some(run_id), context, transient);
+                request.on_busy = OnBusy::Error;
+                request.options.shared_budgets = parent.budgets.shared();
+                RunRequest::Agent(request)
+            }
+            Child::Workflow(mut request) => {
+                (request.run_id, request.context, request.transient) = (Some(run_id), context, transient);
+                RunRequest::Workflow(request)
+            }
+        };
         self.spawn_new(request, Some((parent, effect.clone())), parent.host.clone(), None, None)
     }
 
@@ -308,6 +438,7 @@ impl Inner {
                 let live = Live {
                     run_id: run_id.clone(),
                     agent: "".into(),
+                    depth: 0,
                     parent: None,
                     inbox,
                     publisher: Publisher::new(run_id.clone(), self.clock.clone(), 0, None, true, cancel.clone()),
@@ -361,7 +492,8 @@ impl Inner {
             if self.live(run_id).is_some() {
                 continue;
             }
-            let driver = self.load(run_id, host.clone(), queue.clone()).await?;
+            let retry = matches!(command, Command::Retry);
+            let driver = self.load_for(run_id, host.clone(), queue.clone(), retry).await?;
             if let Some((child, command)) = for_child(&driver.machine, &command) {
                 // The parent waits for its child; the command is the child's.
                 let effect = child.0;
@@ -422,16 +554,26 @@ impl Inner {
         self.open()?;
         let mut report = StartReport::default();
         let mut filter = RunFilter::default();
-        filter.status = vec![RunStatus::Running, RunStatus::Blocked];
+        filter.status = vec![RunStatus::Running, RunStatus::Waiting, RunStatus::Suspended, RunStatus::Blocked];
         filter.limit = Some(u32::MAX);
         // Our own sign of life comes first: what is claimed below must not look abandoned.
         if self.store.capabilities().shared {
             self.store.heartbeat(&self.owner, self.clock.now_ms() + self.config.lease_ms).await?;
         }
-        for info in self.store.runs(&filter).await?.into_iter().rev().filter(is_unfinished) {
+        for info in self.store.runs(&filter).await?.into_iter().rev() {
             let run_id = info.run_id.clone();
+            if self.live(&run_id).is_some() {
+                continue;
+            }
+            // Nothing was under way: it goes on when its time has come.
+            if matches!(info.status, RunStatus::Waiting | RunStatus::Suspended) {
+                if let Some(at_ms) = info.wakes_at_ms {
+                    self.wake_at(&run_id, at_ms);
+                }
+                continue;
+            }
             // A child is taken up by its parent.
-            if info.parent.is_some() || self.live(&run_id).is_some() {
+            if info.parent.is_some() {
                 continue;
             }
             if info.recoveries >= self.config.recoveries_max {
@@ -523,7 +665,7 @@ impl Drop for Inner {
 }
 
 /// The child a command is meant for, where the run itself only waits for children.
-fn for_child(machine: &AgentMachine, command: &Command) -> Option<((EffectId, RunId), Command)> {
+fn for_child(machine: &Machine, command: &Command) -> Option<((EffectId, RunId), Command)> {
     let named = match command {
         Command::Approve { effect_id }
         | Command::Decline { effect_id, .. }
@@ -549,13 +691,23 @@ fn for_child(machine: &AgentMachine, command: &Command) -> Option<((EffectId, Ru
     Some(((child.effect_id.clone(), child.child.clone()?), command))
 }
 
-fn limits(plan: &Plan, timeout_ms: Option<u64>) -> Limits {
-    let limits = &plan.spec.agent.limits;
-    Limits {
-        run_ms: timeout_ms.or(limits.run_ms),
-        run_bytes: limits.run_bytes(),
-        message_bytes: limits.message_bytes(),
-    }
+/// The part of a context that is journaled.
+fn durable(context: &Context, transient: &[String]) -> Context {
+    let mut durable = context.clone();
+    durable.retain(|key, _| !transient.contains(key));
+    durable
+}
+
+/// What a new run needs beside its machine.
+struct New {
+    info: RunInfo,
+    context: Context,
+    transient: Vec<String>,
+    detached: bool,
+    host: Option<HostSlot>,
+    thread: Option<ThreadPlace>,
+    timeout_ms: Option<u64>,
+    budgets: RunBudgets,
 }
 
 fn check_run_id(id: &RunId) -> Result<()> {

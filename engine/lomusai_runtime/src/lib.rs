@@ -21,4 +21,4 @@ pub use config::EngineConfig;
 pub use engine::{BudgetState, Engine, EngineBuilder, StartReport};
 pub use queue::Next;
 pub use registry::ComponentKind;
-pub use run::{Observer, Run, RunResult};
+pub use run::{Observer, Run, RunRequest, RunResult};

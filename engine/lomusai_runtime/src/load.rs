@@ -6,15 +6,18 @@ use lomusai_core::agent::AgentMachine;
 use lomusai_core::budget::Amount;
 use lomusai_core::cancel::CancelToken;
 use lomusai_core::component::HostSlot;
+use lomusai_core::machine::Machine;
+use lomusai_core::workflow::WorkflowMachine;
 use lomusai_core::{Error, Result};
 use lomusai_wire::{
-    Context, Event, EventBody, History, Message, RunId, RunInfo, RunOptions, RunSpec, RunStatus, SpecRef, ThreadId,
+    Context, Event, EventBody, History, Message, RunId, RunInfo, RunOptions, RunStatus, SpecKind, SpecRef, ThreadId,
     codes,
 };
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::budgets::spent_by;
-use crate::driver::{Driver, Limits, ThreadPlace, Work};
+use crate::driver::{AnyPlan, Driver, ThreadPlace, Work};
 use crate::inner::Inner;
 use crate::publisher::Publisher;
 use crate::queue::EventQueue;
@@ -31,8 +34,19 @@ impl Inner {
         host: Option<HostSlot>,
         queue: Option<Arc<EventQueue>>,
     ) -> Result<Driver> {
+        self.load_for(run_id, host, queue, false).await
+    }
+
+    /// As [`load`](Self::load); to `retry`, also one that has failed.
+    pub(crate) async fn load_for(
+        self: &Arc<Self>,
+        run_id: &RunId,
+        host: Option<HostSlot>,
+        queue: Option<Arc<EventQueue>>,
+        retry: bool,
+    ) -> Result<Driver> {
         let info = self.store.run(run_id).await?.ok_or_else(|| run_unknown(run_id))?;
-        if info.status.is_final() {
+        if info.status.is_final() && !(retry && info.status == RunStatus::Failed && info.kind == SpecKind::Workflow) {
             return Err(Error::new(codes::RUN_FINISHED, format!("run `{run_id}` has ended and takes no commands"))
                 .with("run_id", run_id.as_str()));
         }
@@ -58,11 +72,21 @@ impl Inner {
         let info = self.store.run(&run_id).await?.unwrap_or(info);
         let events = self.journal(&run_id).await?;
         let started = Started::of(&events, &run_id)?;
-        let spec = self.stored_spec(started.spec).await?;
-        let plan = self.registry.plan_for_stored(spec, &started.spec.hash)?;
+        let hash = &started.spec.hash;
         let history = self.history(started.history, started.thread).await?;
         let saved = history.len();
-        let mut machine = AgentMachine::new(&plan, run_id.clone(), history, started.options.clone())?;
+        let (plan, mut machine): (AnyPlan, Machine) = match started.spec.kind {
+            SpecKind::Workflow => {
+                let plan = self.registry.workflow_for_stored(self.stored_spec(started.spec).await?, hash)?;
+                let machine = WorkflowMachine::new(&plan, run_id.clone());
+                (AnyPlan::Workflow(plan), machine.into())
+            }
+            _ => {
+                let plan = self.registry.plan_for_stored(self.stored_spec(started.spec).await?, hash)?;
+                let machine = AgentMachine::new(&plan, run_id.clone(), history, started.options.clone())?;
+                (AnyPlan::Agent(plan), machine.into())
+            }
+        };
         for event in &events {
             machine.apply(&event.body);
         }
@@ -83,7 +107,6 @@ impl Inner {
         let (inbox, receiver) = mpsc::unbounded_channel();
         let cancel = CancelToken::new();
         let detached = queue.is_none();
-        let agent = &plan.spec.agent;
         let own = machine.budget();
         let counted = own.is_some() || info.parent.is_some();
         let spent = if counted { spent_by(&*self.store, &run_id, &events).await? } else { Amount::default() };
@@ -91,6 +114,7 @@ impl Inner {
         let live = Arc::new(Live {
             run_id: run_id.clone(),
             agent: info.agent.as_str().into(),
+            depth: plan.depth(),
             parent: info.parent.clone(),
             inbox,
             publisher: Publisher::new(run_id, self.clock.clone(), seq, queue, detached, cancel.clone()),
@@ -101,14 +125,10 @@ impl Inner {
             host,
             settled: Settled::default(),
         });
-        let limits = Limits {
-            run_ms: started.options.timeout_ms.or(agent.limits.run_ms),
-            run_bytes: agent.limits.run_bytes(),
-            message_bytes: agent.limits.message_bytes(),
-        };
-        let stream = agent.processors.stream.clone().into();
         Ok(Driver {
             engine: self.clone(),
+            limits: plan.limits(started.options.timeout_ms),
+            stream: plan.stream(),
             plan,
             live,
             inbox: receiver,
@@ -116,17 +136,15 @@ impl Inner {
             info,
             epoch,
             thread,
-            limits,
-            stream,
             work: Work::default(),
         })
     }
 
-    async fn stored_spec(&self, spec: &SpecRef) -> Result<RunSpec> {
+    async fn stored_spec<T: DeserializeOwned>(&self, spec: &SpecRef) -> Result<T> {
         let corrupt = |why: String| {
             Error::new(
                 codes::STORE_CORRUPT,
-                format!("the spec of agent `{}` ({}) cannot be read: {why}", spec.name, spec.hash),
+                format!("the spec of `{}` ({}) cannot be read: {why}", spec.name, spec.hash),
             )
         };
         let bytes = self.store.blob(&spec.hash).await?.ok_or_else(|| corrupt("it is not in the store".into()))?;
@@ -239,9 +257,4 @@ pub(crate) fn run_unknown(run_id: &RunId) -> Error {
         format!("no run `{run_id}` is in the store: check the id, or open the store it was started on"),
     )
     .with("run_id", run_id.as_str())
-}
-
-/// Whether `engine.start` should try a run.
-pub(crate) fn is_unfinished(info: &RunInfo) -> bool {
-    matches!(info.status, RunStatus::Running | RunStatus::Blocked)
 }

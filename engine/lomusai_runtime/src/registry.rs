@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use lomusai_core::agent::{Plan, PlannedTool, check_agent, check_name, check_tool};
-use lomusai_core::component::Function;
+use lomusai_core::component::{Function, Step};
 use lomusai_core::llm::{EmbeddingProvider, LlmProvider, Router};
 use lomusai_core::sync::{Mutex, RwLock};
 use lomusai_core::tool::Tool;
+use lomusai_core::workflow::{Needed, WorkflowPlan, difference};
 use lomusai_core::{Error, Result};
-use lomusai_wire::{AgentSpec, Code, RawJson, RunSpec, codes};
+use lomusai_wire::{AgentSpec, Code, RawJson, RunSpec, WorkflowSpec, codes};
 use serde_json::Value;
 
 use crate::layer::{self, ProviderLimits};
@@ -28,6 +29,10 @@ pub enum ComponentKind {
     Function,
     /// A source of embeddings.
     Embedder,
+    /// A workflow's spec.
+    Workflow,
+    /// A step function of workflows.
+    Step,
 }
 
 impl ComponentKind {
@@ -38,6 +43,8 @@ impl ComponentKind {
             Self::Provider => "provider",
             Self::Function => "function",
             Self::Embedder => "embedder",
+            Self::Workflow => "workflow",
+            Self::Step => "step",
         }
     }
 
@@ -47,6 +54,8 @@ impl ComponentKind {
             Self::Tool => codes::TOOL_UNKNOWN,
             Self::Provider | Self::Embedder => codes::PROVIDER_UNKNOWN,
             Self::Function => codes::FUNCTION_UNKNOWN,
+            Self::Workflow => codes::WORKFLOW_UNKNOWN,
+            Self::Step => codes::STEP_UNKNOWN,
         }
     }
 }
@@ -80,6 +89,8 @@ pub(crate) struct Registry {
     providers: RwLock<HashMap<String, Arc<dyn LlmProvider>>>,
     functions: RwLock<HashMap<String, Arc<dyn Function>>>,
     embedders: RwLock<HashMap<String, Arc<dyn EmbeddingProvider>>>,
+    workflows: RwLock<HashMap<String, Arc<WorkflowPlan>>>,
+    steps: RwLock<HashMap<String, Arc<dyn Step>>>,
     /// Plans that were made before, by agent name for new runs and by hash for stored ones.
     plans: RwLock<HashMap<String, Arc<Plan>>>,
 }
@@ -122,6 +133,16 @@ impl Registry {
         insert(&self.embedders, ComponentKind::Embedder, name.to_owned(), embedder)
     }
 
+    pub(crate) fn add_workflow(&self, spec: WorkflowSpec) -> Result<()> {
+        let plan = WorkflowPlan::new(spec)?;
+        insert(&self.workflows, ComponentKind::Workflow, plan.spec.name.clone(), Arc::new(plan))
+    }
+
+    pub(crate) fn add_step(&self, name: &str, step: Arc<dyn Step>) -> Result<()> {
+        check_name("step", name)?;
+        insert(&self.steps, ComponentKind::Step, name.to_owned(), step)
+    }
+
     /// Takes a component away. Runs that need it later fail or are blocked, naming it.
     pub(crate) fn remove(&self, kind: ComponentKind, name: &str) -> bool {
         // Plans hold tools and agents; the next run makes its own again.
@@ -132,6 +153,8 @@ impl Registry {
             ComponentKind::Provider => self.providers.write().remove(name).is_some(),
             ComponentKind::Function => self.functions.write().remove(name).is_some(),
             ComponentKind::Embedder => self.embedders.write().remove(name).is_some(),
+            ComponentKind::Workflow => self.workflows.write().remove(name).is_some(),
+            ComponentKind::Step => self.steps.write().remove(name).is_some(),
         }
     }
 
@@ -141,6 +164,43 @@ impl Registry {
 
     pub(crate) fn function(&self, name: &str) -> Result<Arc<dyn Function>> {
         find(&self.functions, ComponentKind::Function, name)
+    }
+
+    pub(crate) fn step(&self, name: &str) -> Result<Arc<dyn Step>> {
+        find(&self.steps, ComponentKind::Step, name)
+    }
+
+    /// The plan for a new run of a workflow.
+    pub(crate) fn workflow(&self, name: &str) -> Result<Arc<WorkflowPlan>> {
+        let plan = find(&self.workflows, ComponentKind::Workflow, name)?;
+        self.check_needed(&plan)?;
+        Ok(plan)
+    }
+
+    /// The plan for a stored run of a workflow.
+    ///
+    /// # Errors
+    /// `run_blocked`, naming what is missing; `workflow_changed`, where the workflow is another one by now.
+    pub(crate) fn workflow_for_stored(&self, spec: WorkflowSpec, hash: &str) -> Result<Arc<WorkflowPlan>> {
+        let now = find(&self.workflows, ComponentKind::Workflow, &spec.name).map_err(blocked)?;
+        if now.hash != hash {
+            return Err(changed(&spec, &now.spec));
+        }
+        self.check_needed(&now).map_err(blocked)?;
+        Ok(now)
+    }
+
+    fn check_needed(&self, plan: &WorkflowPlan) -> Result<()> {
+        plan.needed().into_iter().try_for_each(|needed| {
+            let found = match &needed {
+                Needed::Step(name) => self.step(name).map(drop),
+                Needed::Tool(name) => self.tool(name).map(drop),
+                Needed::Function(name) => self.function(name).map(drop),
+                Needed::Agent(name) => find(&self.agents, ComponentKind::Agent, name).map(drop),
+                Needed::Workflow(name) => find(&self.workflows, ComponentKind::Workflow, name).map(drop),
+            };
+            found.map_err(|error| error.with("workflow", plan.spec.name.as_str()))
+        })
     }
 
     pub(crate) fn embedder(&self, name: &str) -> Result<Arc<dyn EmbeddingProvider>> {
@@ -230,13 +290,6 @@ impl Registry {
         if let Some(plan) = self.plans.read().get(&key) {
             return Ok(plan.clone());
         }
-        let blocked = |error: Error| {
-            Error::new(
-                codes::RUN_BLOCKED,
-                format!("the run needs what is not registered here: {}", error.body().message),
-            )
-            .with("needs", error.body().message.clone())
-        };
         let plan = self
             .compose(spec.agent.clone(), Some(&spec))
             .map_err(|error| if error.is(codes::COMPONENT_CHANGED) { error } else { blocked(error) })?;
@@ -310,6 +363,25 @@ impl Registry {
             self.function(name).map(drop).map_err(|error| error.with("agent", agent.name.as_str()))
         })
     }
+}
+
+fn blocked(error: Error) -> Error {
+    Error::new(codes::RUN_BLOCKED, format!("the run needs what is not registered here: {}", error.body().message))
+        .with("needs", error.body().message.clone())
+}
+
+/// A stored run's workflow is another one by now: says which steps differ.
+fn changed(then: &WorkflowSpec, now: &WorkflowSpec) -> Error {
+    let difference = difference(then, now);
+    Error::new(
+        codes::WORKFLOW_CHANGED,
+        format!(
+            "the run was started under another spec of workflow `{}`: {difference}. Register the workflow as it was, fork the run, or cancel it",
+            now.name
+        ),
+    )
+    .with("workflow", now.name.as_str())
+    .with("difference", difference)
 }
 
 fn insert<T>(map: &RwLock<HashMap<String, T>>, kind: ComponentKind, name: String, value: T) -> Result<()> {

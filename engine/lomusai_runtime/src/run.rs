@@ -8,7 +8,8 @@ use lomusai_core::component::HostSlot;
 use lomusai_core::sync::{Condvar, Mutex};
 use lomusai_core::{Error, Result};
 use lomusai_wire::{
-    Command, Context, EffectId, Event, EventBody, Message, Parent, Pending, RunId, RunOutput, RunStatus, Usage,
+    Command, Context, EffectId, Event, EventBody, Message, Parent, Pending, RunId, RunOutput, RunStatus, StartRequest,
+    Usage, WorkflowRequest,
 };
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 
@@ -63,10 +64,58 @@ impl RunResult {
     }
 }
 
+/// A request to run an agent or a workflow.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum RunRequest {
+    /// An agent.
+    Agent(Box<StartRequest>),
+    /// A workflow.
+    Workflow(Box<WorkflowRequest>),
+}
+
+impl From<StartRequest> for RunRequest {
+    fn from(request: StartRequest) -> Self {
+        Self::Agent(Box::new(request))
+    }
+}
+
+impl From<WorkflowRequest> for RunRequest {
+    fn from(request: WorkflowRequest) -> Self {
+        Self::Workflow(Box::new(request))
+    }
+}
+
+impl RunRequest {
+    pub(crate) fn is_detached(&self) -> bool {
+        match self {
+            Self::Agent(request) => request.detached,
+            Self::Workflow(request) => request.detached,
+        }
+    }
+}
+
+/// What a run starts for one of its effects.
+pub(crate) enum Child {
+    Agent(Box<StartRequest>),
+    Workflow(Box<WorkflowRequest>),
+}
+
+impl Child {
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Agent(request) => &request.agent,
+            Self::Workflow(request) => &request.workflow,
+        }
+    }
+}
+
 /// A run that this engine is driving.
 pub(crate) struct Live {
     pub(crate) run_id: RunId,
     pub(crate) agent: Arc<str>,
+    /// How deep runs may nest inside of it.
+    pub(crate) depth: u32,
     pub(crate) parent: Option<Parent>,
     pub(crate) inbox: mpsc::UnboundedSender<Msg>,
     /// Set as soon as somebody asks for it to be cancelled, before it is recorded.

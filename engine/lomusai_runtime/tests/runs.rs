@@ -106,8 +106,10 @@ fn an_approval_suspends_the_run_until_a_command_comes() {
         let result = engine.run(StartRequest::new("agent", "1+2?")).await.unwrap();
         assert_eq!(result.status, RunStatus::Suspended);
         assert_eq!(engine.pending().await.unwrap()[0].pending[0].tool.as_deref(), Some("add"));
-        let wrong =
-            engine.command(&result.run_id, Command::Resume { effect_id: None, data: json!(1) }).await.unwrap_err();
+        let wrong = engine
+            .command(&result.run_id, Command::Resume { effect_id: None, label: None, data: json!(1) })
+            .await
+            .unwrap_err();
         assert!(wrong.is(codes::EFFECT_UNKNOWN), "{wrong}");
         let run = engine.resume(&result.run_id, Command::Approve { effect_id: None }, None).await.unwrap();
         let result = run.result().await.unwrap();

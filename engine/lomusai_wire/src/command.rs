@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    Budget, EffectId, Message, ModelSettings, Outcome, OutputSpec, Parent, Pending, RunId, ThreadId, ToolChoice,
-    ToolSpec,
+    Budget, EffectId, Message, ModelSettings, Outcome, OutputSpec, Parent, Pending, RunId, SpecKind, ThreadId,
+    ToolChoice, ToolSpec,
 };
 
 /// What a caller wants its functions to know about a run.
@@ -240,11 +240,14 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
-    /// Go on with a tool that suspended.
+    /// Go on with a tool or step that suspended.
     Resume {
         /// Which.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         effect_id: Option<EffectId>,
+        /// The label it suspended under, in place of the effect.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        label: Option<String>,
         /// What the tool is given; must fit its `resume_schema`.
         #[serde(default, skip_serializing_if = "Value::is_null")]
         data: Value,
@@ -261,6 +264,16 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         is_error: bool,
     },
+    /// Something happened that a workflow waits for, or will wait for: it is kept until then.
+    Signal {
+        /// The signal's name.
+        name: String,
+        /// What it says.
+        #[serde(default, skip_serializing_if = "Value::is_null")]
+        data: Value,
+    },
+    /// Try the failed steps of a workflow's run that has failed again. What was done stays done.
+    Retry,
     /// Stop: nothing new starts, results inside the grace are recorded.
     Cancel {
         /// How long results are still recorded. Default 0.
@@ -285,6 +298,8 @@ pub enum RunStatus {
     Running,
     /// Waiting for a command.
     Suspended,
+    /// Waiting for a timer: see [`RunInfo::wakes_at_ms`].
+    Waiting,
     /// Ended, [`Outcome::Completed`].
     Completed,
     /// Ended, [`Outcome::Failed`].
@@ -312,6 +327,7 @@ impl RunStatus {
         match self {
             Self::Running => "running",
             Self::Suspended => "suspended",
+            Self::Waiting => "waiting",
             Self::Completed => "completed",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
@@ -341,7 +357,10 @@ impl From<Outcome> for RunStatus {
 pub struct RunInfo {
     /// The run.
     pub run_id: RunId,
-    /// The agent.
+    /// What runs.
+    #[serde(default, skip_serializing_if = "SpecKind::is_agent")]
+    pub kind: SpecKind,
+    /// The agent's or workflow's name.
     pub agent: String,
     /// Where it stands.
     pub status: RunStatus,
@@ -363,6 +382,9 @@ pub struct RunInfo {
     pub created_at_ms: u64,
     /// When it last recorded something.
     pub updated_at_ms: u64,
+    /// When it goes on by itself, or stops waiting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wakes_at_ms: Option<u64>,
     /// How often it was recovered since it last made progress.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub recoveries: u32,
@@ -373,6 +395,7 @@ impl RunInfo {
     pub fn new(run_id: RunId, agent: impl Into<String>, now_ms: u64) -> Self {
         Self {
             run_id,
+            kind: SpecKind::Agent,
             agent: agent.into(),
             status: RunStatus::Running,
             seq: 0,
@@ -382,6 +405,7 @@ impl RunInfo {
             blocked_by: None,
             created_at_ms: now_ms,
             updated_at_ms: now_ms,
+            wakes_at_ms: None,
             recoveries: 0,
         }
     }
@@ -399,7 +423,10 @@ pub struct RunFilter {
     /// Any of these statuses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub status: Vec<RunStatus>,
-    /// Of this agent.
+    /// Of agents, or of workflows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<SpecKind>,
+    /// Of the agent or workflow of this name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
     /// On this thread.

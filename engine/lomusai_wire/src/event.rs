@@ -114,8 +114,14 @@ pub enum EventBody {
     RunStarted {
         /// What runs, by name and content hash.
         spec: SpecRef,
-        /// The messages that start it.
+        /// The messages that start it; none for a workflow.
         input: Vec<Arc<Message>>,
+        /// A workflow's input.
+        #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+        data: Option<Value>,
+        /// A workflow's state at the start.
+        #[serde(default, skip_serializing_if = "Map::is_empty")]
+        state: Map<String, Value>,
         /// The conversation before it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         history: Option<History>,
@@ -125,6 +131,9 @@ pub enum EventBody {
         /// The run and effect that started it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         parent: Option<Parent>,
+        /// The run it was forked from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        forked_from: Option<Fork>,
         /// What the caller wants its functions to know; transient keys are left out.
         #[serde(default, skip_serializing_if = "Map::is_empty")]
         context: Context,
@@ -184,6 +193,9 @@ pub enum EventBody {
         /// What resumed it, where it had suspended.
         #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
         resume: Option<Value>,
+        /// When a timer goes off.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        due_at_ms: Option<u64>,
     },
     /// It answered.
     EffectCompleted {
@@ -295,6 +307,9 @@ pub enum EventBody {
     SignalReceived {
         /// Which.
         signal: SignalKind,
+        /// The name of a signal to a workflow.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
         /// For which effect.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         effect_id: Option<EffectId>,
@@ -304,6 +319,9 @@ pub enum EventBody {
     },
     /// A value of the run's state changed.
     StateSet {
+        /// The effect that set it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        effect_id: Option<EffectId>,
         /// Its name.
         key: String,
         /// Its value; null removes it.
@@ -418,7 +436,7 @@ impl EventBody {
             | Self::EffectSkipped { effect_id, .. }
             | Self::EffectProgress { effect_id, .. } => Some(effect_id),
             Self::EffectSuspended { pending } => Some(&pending.effect_id),
-            Self::Custom { effect_id, .. } => effect_id.as_ref(),
+            Self::Custom { effect_id, .. } | Self::StateSet { effect_id, .. } => effect_id.as_ref(),
             _ => None,
         }
     }
@@ -444,12 +462,21 @@ impl SpecRef {
 }
 
 /// What kind of thing a run executes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SpecKind {
     /// An agent.
+    #[default]
     Agent,
+    /// A workflow.
+    Workflow,
+}
+
+impl SpecKind {
+    pub(crate) fn is_agent(&self) -> bool {
+        *self == Self::Agent
+    }
 }
 
 /// The conversation before a run.
@@ -480,6 +507,23 @@ impl Parent {
     /// A reference to a parent's effect.
     pub fn new(run_id: RunId, effect_id: EffectId) -> Self {
         Self { run_id, effect_id }
+    }
+}
+
+/// The run that a run begins as a copy of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[non_exhaustive]
+pub struct Fork {
+    /// The other run.
+    pub run_id: RunId,
+    /// The last of its events that was looked at.
+    pub seq: u64,
+}
+
+impl Fork {
+    /// A reference to a run as it was at this event.
+    pub fn new(run_id: RunId, seq: u64) -> Self {
+        Self { run_id, seq }
     }
 }
 
@@ -536,6 +580,12 @@ pub enum EffectKind {
     Run,
     /// Any other host function.
     Call,
+    /// A step function of a workflow.
+    Step,
+    /// A time to come.
+    Timer,
+    /// Steps inside of a step of a workflow: nothing is asked of the world by itself.
+    Group,
 }
 
 /// Something that waits for a command.
@@ -564,6 +614,15 @@ pub struct Pending {
     /// JSON Schema of what may resume it, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume_schema: Option<String>,
+    /// The signal it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    /// A name under which it can be resumed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// When it stops waiting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due_at_ms: Option<u64>,
 }
 
 impl Pending {
@@ -578,6 +637,9 @@ impl Pending {
             arguments: None,
             payload: None,
             resume_schema: None,
+            signal: None,
+            label: None,
+            due_at_ms: None,
         }
     }
 }
@@ -589,12 +651,14 @@ impl Pending {
 pub enum PendingKind {
     /// An `approve` or `decline` command.
     Approval,
-    /// A `resume` command: the tool suspended.
+    /// A `resume` command: the tool or step suspended.
     Suspended,
     /// A `tool_result` command: the caller executes the tool.
     Client,
     /// A child run that is suspended itself.
     Child,
+    /// A `signal` command of this name.
+    Signal,
 }
 
 /// The commands that a journal records.
@@ -610,6 +674,10 @@ pub enum SignalKind {
     Resume,
     /// The caller ran the tool; this is the result.
     ToolResult,
+    /// Something a workflow waits for happened.
+    Signal,
+    /// Try what failed again.
+    Retry,
 }
 
 /// More of a part.

@@ -13,11 +13,12 @@ mod model;
 mod price;
 mod spec;
 mod usage;
+mod workflow;
 
 pub use command::{Command, Context, Input, OnBusy, RunFilter, RunInfo, RunOptions, RunStatus, StartRequest};
 pub use error::{Code, ErrorBody, Kind, codes};
 pub use event::{
-    EffectKind, Event, EventBody, History, LogLevel, Outcome, Parent, PartDelta, Pending, PendingKind, RunOutput,
+    EffectKind, Event, EventBody, Fork, History, LogLevel, Outcome, Parent, PartDelta, Pending, PendingKind, RunOutput,
     SignalKind, SpecKind, SpecRef,
 };
 pub use ids::{CallId, EffectId, MessageId, RunId, ThreadId};
@@ -30,3 +31,7 @@ pub use spec::{
     StopCondition, ToolChoice, ToolSpec,
 };
 pub use usage::Usage;
+pub use workflow::{
+    Action, Condition, ForeachSpec, LoopSpec, Mapping, Needs, Retry, StepReply, StepSpec, SuspendSpec, WaitSpec,
+    WorkflowRequest, WorkflowSpec,
+};

@@ -36,22 +36,25 @@ macro_rules! wire_types {
 }
 
 const WIRE: &[WireType] = wire_types! {
-    AgentSpec Approval Budget CallId Command Context EffectId EffectKind ErrorBody Event EventBody Fallback FinishReason FunctionReply History
-    Hooks Input Instructions Kind Limits LogLevel LongPrice Message MessageId ModelChunk ModelInfo ModelRequest ModelSettings ModelTool OnBusy
-    Outcome OutputSpec Parent Part PartDelta Pending PendingKind Price Processors RawJson Reasoning Role RunFilter RunId RunInfo
-    RunOptions RunOutput RunSpec RunStatus SignalKind Source SpecKind SpecRef StartRequest StopCondition ThreadId ToolCall
-    ToolChoice ToolReply ToolResult ToolSpec ToolStatus Usage
+    Action AgentSpec Approval Budget CallId Command Condition Context EffectId EffectKind ErrorBody Event EventBody
+    Fallback FinishReason ForeachSpec Fork FunctionReply History Hooks Input Instructions Kind Limits LogLevel LongPrice
+    LoopSpec Mapping Message MessageId ModelChunk ModelInfo ModelRequest ModelSettings ModelTool Needs OnBusy Outcome
+    OutputSpec Parent Part PartDelta Pending PendingKind Price Processors RawJson Reasoning Retry Role RunFilter RunId
+    RunInfo RunOptions RunOutput RunSpec RunStatus SignalKind Source SpecKind SpecRef StartRequest StepReply StepSpec
+    StopCondition SuspendSpec ThreadId ToolCall ToolChoice ToolReply ToolResult ToolSpec ToolStatus Usage WaitSpec
+    WorkflowRequest WorkflowSpec
 };
 
 /// Public names that never cross a border as JSON.
 const NOT_ON_THE_WIRE: [&str; 1] = ["Code"];
 
 /// Fields that are written even where they say nothing: a reader relies on them.
-const ALWAYS_WRITTEN: [(&str, &[&str]); 4] = [
+const ALWAYS_WRITTEN: [(&str, &[&str]); 5] = [
     ("AgentSpec", &["name", "model"]),
     ("Event", &["at_ms"]),
     ("ModelRequest", &["messages", "tool_choice", "settings"]),
     ("ToolSpec", &["input_schema"]),
+    ("WorkflowSpec", &["name", "steps"]),
 ];
 
 fn golden(name: &str) -> PathBuf {

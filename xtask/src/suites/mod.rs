@@ -15,6 +15,7 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "clippy", language: "rust", run: rust::clippy },
     Suite { name: "docs", language: "rust", run: rust::docs },
     Suite { name: "rust", language: "rust", run: rust::tests },
+    Suite { name: "crash", language: "rust", run: rust::crash },
     Suite { name: "examples", language: "rust", run: examples::rust },
     Suite { name: "c", language: "c", run: c::run },
     Suite { name: "python", language: "python", run: python::run },
@@ -25,6 +26,6 @@ pub(crate) const SUITES: &[Suite] = &[
 /// What `cargo xtask soak` runs, each in its long form.
 pub(crate) const SOAKS: &[Suite] = &[
     Suite { name: "c", language: "c", run: c::soak },
-    Suite { name: "python", language: "python", run: python::run },
-    Suite { name: "node", language: "node", run: node::run },
+    Suite { name: "python", language: "python", run: python::soak },
+    Suite { name: "node", language: "node", run: node::soak },
 ];

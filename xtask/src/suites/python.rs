@@ -42,6 +42,15 @@ pub(crate) fn run(shell: &Shell, report: &mut Report) -> Result<(), String> {
     report.tests("pytest", pytest, Reader::Pytest)
 }
 
+/// The hostile hosts, each so often that a leak shows.
+pub(crate) fn soak(shell: &Shell, report: &mut Report) -> Result<(), String> {
+    let mut pytest = shell.command(interpreter(shell)?);
+    pytest.current_dir(shell.root().join("bindings/python")).env("LOMUSAI_SOAK", "1");
+    // What a case says of its memory is shown.
+    pytest.args(["-m", "pytest", "-s", "-v", "tests/test_hostile.py"]);
+    report.tests("soak of Python's hostile hosts", pytest, Reader::Pytest)
+}
+
 /// A Python in which the package is installed from its wheel, beside the tools of development.
 pub(crate) fn interpreter(shell: &Shell) -> Result<PathBuf, String> {
     let python = shell.venv(&shell.root().join("bindings/python/requirements-dev.txt"))?;

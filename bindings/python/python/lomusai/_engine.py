@@ -141,7 +141,7 @@ class Engine:
 
     def register_spec(self, spec: Mapping[str, Any]) -> None:
         """Registers an agent by its spec, as in every language. What it names is registered separately."""
-        self._native.register_agent(dict(spec))
+        self._native.register_agent(spec)
 
     def unregister(self, kind: str, name: str) -> bool:
         """Takes an `agent`, `tool`, `provider`, `function` or `embedder` away. Whether there was one."""

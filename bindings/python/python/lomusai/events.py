@@ -20,6 +20,7 @@ Outcome: TypeAlias = Literal["completed", "failed", "cancelled", "exhausted", "b
 RunStatus: TypeAlias = Literal[
     "running",
     "suspended",
+    "waiting",
     "completed",
     "failed",
     "cancelled",
@@ -29,15 +30,15 @@ RunStatus: TypeAlias = Literal[
     "poisoned",
 ]
 """Where a run stands."""
-EffectKind: TypeAlias = Literal["model", "tool", "run", "call"]
+EffectKind: TypeAlias = Literal["model", "tool", "run", "call", "step", "timer", "group"]
 """What an effect asks."""
-PendingKind: TypeAlias = Literal["approval", "suspended", "client", "child"]
+PendingKind: TypeAlias = Literal["approval", "suspended", "client", "child", "signal"]
 """What a suspended effect waits for."""
-SignalKind: TypeAlias = Literal["approve", "decline", "resume", "tool_result"]
+SignalKind: TypeAlias = Literal["approve", "decline", "resume", "tool_result", "signal", "retry"]
 """The commands that a journal records."""
 LogLevel: TypeAlias = Literal["debug", "info", "warn", "error"]
 """How much a note matters."""
-SpecKind: TypeAlias = Literal["agent"]
+SpecKind: TypeAlias = Literal["agent", "workflow"]
 """What kind of thing a run executes."""
 
 
@@ -100,6 +101,9 @@ class Pending(_Pending, total=False):
     arguments: str
     payload: Any
     resume_schema: str
+    signal: str
+    label: str
+    due_at_ms: int
 
 
 class Parent(TypedDict):
@@ -107,6 +111,13 @@ class Parent(TypedDict):
 
     run_id: str
     effect_id: str
+
+
+class Fork(TypedDict):
+    """The run that a run begins as a copy of, as it was at this event."""
+
+    run_id: str
+    seq: int
 
 
 class SpecRef(TypedDict):
@@ -138,10 +149,12 @@ class _RunInfo(TypedDict):
 class RunInfo(_RunInfo, total=False):
     """A line about a run: a cache of what its journal says."""
 
+    kind: SpecKind
     thread: str
     parent: Parent
     pending: list[Pending]
     blocked_by: str
+    wakes_at_ms: int
     recoveries: int
 
 
@@ -279,9 +292,12 @@ class _RunStartedEvent(Envelope):
 class RunStartedEvent(_RunStartedEvent, total=False):
     """`run_started`: The run exists."""
 
+    data: Any
+    state: dict[str, Any]
     history: list[Message] | HistoryUpto
     thread: str
     parent: Parent
+    forked_from: Fork
     context: dict[str, Any]
     options: dict[str, Any]
 
@@ -338,6 +354,7 @@ class EffectStartedEvent(_EffectStartedEvent, total=False):
     choice: int
     call_id: str
     resume: Any
+    due_at_ms: int
 
 
 class _EffectCompletedEvent(Envelope):
@@ -457,16 +474,21 @@ class _SignalReceivedEvent(Envelope):
 class SignalReceivedEvent(_SignalReceivedEvent, total=False):
     """`signal_received`: A command came from outside."""
 
+    name: str
     effect_id: str
     data: Any
 
 
-class StateSetEvent(Envelope):
-    """`state_set`: A value of the run's state changed; null removes it."""
-
+class _StateSetEvent(Envelope):
     type: Literal["state_set"]
     key: str
     value: Any
+
+
+class StateSetEvent(_StateSetEvent, total=False):
+    """`state_set`: A value of the run's state changed; null removes it."""
+
+    effect_id: str
 
 
 class _CustomEvent(Envelope):
@@ -556,6 +578,7 @@ __all__ = [
     "ErrorBody",
     "FilePart",
     "FinishReason",
+    "Fork",
     "HistoryUpto",
     "ImagePart",
     "LaggedEvent",

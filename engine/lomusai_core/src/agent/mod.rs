@@ -19,13 +19,12 @@
 //! [`AgentMachine::handle`] turns an input into events and [`AgentMachine::advance`] derives what follows; only
 //! [`AgentMachine::apply`] changes state. So living through a run, replaying its journal and recovering it are one code path.
 
-mod effect;
 mod machine;
 mod plan;
 mod state;
 #[cfg(test)]
 mod tests;
 
-pub use effect::{ChildOutcome, Effect, EffectInput, ModelOutcome};
-pub use machine::{AgentMachine, Decision, Input, Start, WRITTEN_BY};
+pub use crate::machine::{ChildOutcome, Decision, Effect, EffectInput, Input, ModelOutcome};
+pub use machine::{AgentMachine, Start, WRITTEN_BY};
 pub use plan::{AGENT_TOOL_PREFIX, Plan, PlannedTool, check_agent, check_name, check_tool};

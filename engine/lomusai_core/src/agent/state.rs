@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::models::Cost;
+use crate::transcript::Transcript;
 
 /// Where in the loop a run is. See the table in the module's documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub(super) struct State {
     pub(super) phase: Phase,
     pub(super) options: RunOptions,
     /// The whole conversation: history, input, what was said since.
-    pub(super) messages: Vec<Arc<Message>>,
+    pub(super) messages: Transcript,
     /// How many of `messages` were there before the run.
     pub(super) history: usize,
     /// Number of the next message.
@@ -140,7 +141,7 @@ impl Call {
 }
 
 impl State {
-    pub(super) fn new(options: RunOptions, history: Vec<Arc<Message>>) -> Self {
+    pub(super) fn new(options: RunOptions, history: Transcript) -> Self {
         Self {
             phase: Phase::New,
             options,

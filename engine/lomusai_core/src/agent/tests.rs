@@ -29,7 +29,7 @@ fn an_answer_after_the_end_means_nothing() {
     run.input(Input::GraceOver);
     assert_eq!(run.machine.status(), RunStatus::Cancelled);
     assert_eq!(run.tool("1.0", Ok(json!(1))), []);
-    for late in [Input::GraceOver, Input::Recover, Input::RetryDue("1.0".into()), Input::Fail(timeout())] {
+    for late in [Input::GraceOver, Input::Recover, Input::Due("1.0".into()), Input::Fail(timeout())] {
         assert_eq!(run.input(late), []);
     }
     assert_eq!(run.input(custom("1.0", json!(1))), []);
@@ -50,7 +50,7 @@ fn a_tool_is_heard_while_it_works_and_not_afterwards() {
 fn an_answer_to_an_effect_that_never_was_means_nothing() {
     let mut run = Case::new(json!({"tools": ["a"]})).calls(&["a"]);
     assert_eq!(run.tool("7.3", Ok(json!(1))), []);
-    assert_eq!(run.input(Input::RetryDue("1.0".into())), [], "it is at work and waits for no retry");
+    assert_eq!(run.input(Input::Due("1.0".into())), [], "it is at work and waits for no retry");
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn recovery_leaves_a_retry_to_its_time() {
     let mut recovered = run.reloaded();
     assert_eq!(recovered.input(Input::Recover), []);
     assert_eq!(recovered.machine.retries(), [("1.model".into(), NOW + 1_000)]);
-    let events = recovered.input(Input::RetryDue("1.model".into()));
+    let events = recovered.input(Input::Due("1.model".into()));
     assert!(matches!(&events[..], [EventBody::EffectStarted { attempt: 2, .. }]));
 }
 
@@ -243,7 +243,7 @@ fn retries_wait_longer_each_time_or_as_long_as_asked() {
     for (asked, waits) in [(None, 1_000), (None, 2_000), (Some(7), 7), (Some(90_000), 30_000)] {
         run.fails(codes::PROVIDER_RATE_LIMITED, asked);
         assert_eq!(run.machine.retries(), [("1.model".into(), NOW + waits)]);
-        run.input(Input::RetryDue("1.model".into()));
+        run.input(Input::Due("1.model".into()));
     }
     run.fails(codes::PROVIDER_RATE_LIMITED, None);
     assert_eq!(run.failure(), Some("provider_rate_limited"));

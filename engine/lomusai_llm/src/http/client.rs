@@ -9,6 +9,7 @@ use reqwest::{Proxy, Url};
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
+#[cfg(feature = "_http")]
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::Verifier;
@@ -44,6 +45,7 @@ pub(crate) fn client(reach: Reach<'_>) -> Result<reqwest::Client> {
     })
 }
 
+#[cfg(feature = "_http")]
 /// The certificates of a PEM text; `origin` names it in errors.
 pub(crate) fn certificates(pem: &[u8], origin: &str) -> Result<Vec<CertificateDer<'static>>> {
     let found: Vec<_> = CertificateDer::pem_slice_iter(pem)

@@ -8,6 +8,7 @@ use futures_util::{StreamExt, stream};
 use lomusai_core::component::CallContext;
 use lomusai_core::llm::{LlmProvider, ModelStream};
 use lomusai_core::sync::Mutex;
+use lomusai_core::transcript::Accepts;
 use lomusai_core::{BoxFuture, Result};
 use lomusai_wire::{ModelChunk, ModelRequest, Usage};
 use tokio::time::Instant;
@@ -53,6 +54,10 @@ impl<P: LlmProvider> Cached<P> {
 }
 
 impl<P: LlmProvider> LlmProvider for Cached<P> {
+    fn accepts(&self) -> Accepts {
+        self.inner.accepts()
+    }
+
     fn stream<'a>(&'a self, context: CallContext, request: Arc<ModelRequest>) -> BoxFuture<'a, Result<ModelStream>> {
         Box::pin(async move {
             // The text and not a hash of its canonical form: the order of a schema matters.

@@ -8,6 +8,7 @@ use futures_util::{StreamExt, stream};
 use lomusai_core::component::CallContext;
 use lomusai_core::llm::{LlmProvider, ModelStream};
 use lomusai_core::sync::Mutex;
+use lomusai_core::transcript::Accepts;
 use lomusai_core::{BoxFuture, Error, Result};
 use lomusai_wire::{ModelRequest, codes};
 use serde::{Deserialize, Serialize};
@@ -79,6 +80,10 @@ impl Rate {
 }
 
 impl<P: LlmProvider> LlmProvider for Limited<P> {
+    fn accepts(&self) -> Accepts {
+        self.inner.accepts()
+    }
+
     fn stream<'a>(&'a self, context: CallContext, request: Arc<ModelRequest>) -> BoxFuture<'a, Result<ModelStream>> {
         Box::pin(async move {
             let place = match &self.places {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use lomusai_core::component::CallContext;
 use lomusai_core::llm::{LlmProvider, ModelStream};
 use lomusai_core::retry::Retry;
+use lomusai_core::transcript::Accepts;
 use lomusai_core::{BoxFuture, Error, Result};
 use lomusai_wire::{ModelRequest, codes};
 
@@ -25,6 +26,10 @@ impl<P: LlmProvider> Retrying<P> {
 }
 
 impl<P: LlmProvider> LlmProvider for Retrying<P> {
+    fn accepts(&self) -> Accepts {
+        self.inner.accepts()
+    }
+
     fn stream<'a>(&'a self, context: CallContext, request: Arc<ModelRequest>) -> BoxFuture<'a, Result<ModelStream>> {
         Box::pin(async move {
             for tries in 1.. {
@@ -64,6 +69,11 @@ impl FallingBack {
 }
 
 impl LlmProvider for FallingBack {
+    /// As the first one: the others are handed the same conversation.
+    fn accepts(&self) -> Accepts {
+        self.0[0].accepts()
+    }
+
     fn stream<'a>(&'a self, context: CallContext, request: Arc<ModelRequest>) -> BoxFuture<'a, Result<ModelStream>> {
         Box::pin(async move {
             let mut last = None;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use lomusai_core::component::CallContext;
 use lomusai_core::llm::{LlmProvider, ModelStream};
+use lomusai_core::transcript::Accepts;
 use lomusai_core::{BoxFuture, Error, Result};
 use lomusai_wire::{ModelRequest, codes};
 use tokio::time::{Instant, timeout_at};
@@ -62,6 +63,10 @@ async fn within<T>(deadline: Option<(Instant, &'static str, u64)>, work: impl Fu
 }
 
 impl<P: LlmProvider> LlmProvider for Timed<P> {
+    fn accepts(&self) -> Accepts {
+        self.inner.accepts()
+    }
+
     fn stream<'a>(&'a self, context: CallContext, request: Arc<ModelRequest>) -> BoxFuture<'a, Result<ModelStream>> {
         Box::pin(async move {
             let (began, patience) = (Instant::now(), self.patience);

@@ -128,6 +128,48 @@ pub const COMPONENT_CHANGED: Code = Code { name: "component_changed", kind: Kind
 /// The component cannot do this.
 pub const UNSUPPORTED: Code = Code { name: "unsupported", kind: Kind::Invalid, retryable: false };
 
+/// The input of a workflow or of one of its steps does not fit its schema.
+pub const INPUT_INVALID: Code = Code { name: "input_invalid", kind: Kind::Invalid, retryable: false };
+
+/// Two steps of a workflow have the same id.
+pub const STEP_DUPLICATE: Code = Code { name: "step_duplicate", kind: Kind::Invalid, retryable: false };
+
+/// A step of a workflow, or an expression in it, names a step that is not there.
+pub const STEP_REFERENCE_UNKNOWN: Code = Code { name: "step_reference_unknown", kind: Kind::Invalid, retryable: false };
+
+/// Steps of a workflow wait for one another in a circle.
+pub const STEP_CYCLE: Code = Code { name: "step_cycle", kind: Kind::Invalid, retryable: false };
+
+/// An expression of a workflow cannot be read.
+pub const EXPRESSION_INVALID: Code = Code { name: "expression_invalid", kind: Kind::Invalid, retryable: false };
+
+/// An expression of a workflow gave no value, or one of the wrong type.
+pub const EXPRESSION_FAILED: Code = Code { name: "expression_failed", kind: Kind::Invalid, retryable: false };
+
+/// A step failed and said that trying again is of no use.
+pub const STEP_FATAL: Code = Code { name: "step_fatal", kind: Kind::Invalid, retryable: false };
+
+/// A JSON Schema is sound, and a local model cannot be held to it: no grammar says what it says.
+pub const SCHEMA_UNSUPPORTED: Code = Code { name: "schema_unsupported", kind: Kind::Invalid, retryable: false };
+
+/// A model's file is damaged, cut off, or not of the format.
+pub const MODEL_FILE_INVALID: Code = Code { name: "model_file_invalid", kind: Kind::Invalid, retryable: false };
+
+/// A model's file is sound, and of an architecture or a kind that cannot do what it is asked.
+pub const MODEL_UNSUPPORTED: Code = Code { name: "model_unsupported", kind: Kind::Invalid, retryable: false };
+
+/// A model has no chat template, or one that fails.
+pub const MODEL_TEMPLATE_INVALID: Code = Code { name: "model_template_invalid", kind: Kind::Invalid, retryable: false };
+
+/// This CPU lacks instructions that local models need.
+pub const CPU_UNSUPPORTED: Code = Code { name: "cpu_unsupported", kind: Kind::Invalid, retryable: false };
+
+/// A model's address gives nothing: it is wrong, or the server will not.
+pub const DOWNLOAD_REFUSED: Code = Code { name: "download_refused", kind: Kind::Invalid, retryable: false };
+
+/// A downloaded file is not what was asked for. It was deleted.
+pub const CHECKSUM_MISMATCH: Code = Code { name: "checksum_mismatch", kind: Kind::Invalid, retryable: false };
+
 /// A run has a budget of money, and nothing says what its model costs. Give the price in the engine's `models`, or drop that bound.
 pub const PRICE_UNKNOWN: Code = Code { name: "price_unknown", kind: Kind::Invalid, retryable: false };
 
@@ -145,6 +187,12 @@ pub const PROVIDER_UNKNOWN: Code = Code { name: "provider_unknown", kind: Kind::
 
 /// No function of this name is registered.
 pub const FUNCTION_UNKNOWN: Code = Code { name: "function_unknown", kind: Kind::NotFound, retryable: false };
+
+/// No workflow of this name is registered.
+pub const WORKFLOW_UNKNOWN: Code = Code { name: "workflow_unknown", kind: Kind::NotFound, retryable: false };
+
+/// No step function of this name is registered.
+pub const STEP_UNKNOWN: Code = Code { name: "step_unknown", kind: Kind::NotFound, retryable: false };
 
 /// No run of this id is in the store.
 pub const RUN_UNKNOWN: Code = Code { name: "run_unknown", kind: Kind::NotFound, retryable: false };
@@ -164,6 +212,9 @@ pub const CASSETTE_MISS: Code = Code { name: "cassette_miss", kind: Kind::NotFou
 /// No content of this hash is in the store.
 pub const BLOB_UNKNOWN: Code = Code { name: "blob_unknown", kind: Kind::NotFound, retryable: false };
 
+/// No local model has this name, or its file is not there.
+pub const MODEL_UNKNOWN: Code = Code { name: "model_unknown", kind: Kind::NotFound, retryable: false };
+
 /// A component of this name is registered already.
 pub const NAME_TAKEN: Code = Code { name: "name_taken", kind: Kind::Conflict, retryable: false };
 
@@ -172,6 +223,12 @@ pub const RUN_EXISTS: Code = Code { name: "run_exists", kind: Kind::Conflict, re
 
 /// The run has ended and takes no more commands.
 pub const RUN_FINISHED: Code = Code { name: "run_finished", kind: Kind::Conflict, retryable: false };
+
+/// Only a workflow's run that has failed can be tried again.
+pub const RUN_NOT_FAILED: Code = Code { name: "run_not_failed", kind: Kind::Conflict, retryable: false };
+
+/// A stored run was started under another spec of its workflow. The message shows the difference.
+pub const WORKFLOW_CHANGED: Code = Code { name: "workflow_changed", kind: Kind::Conflict, retryable: false };
 
 /// The run is at work, here or in another process.
 pub const RUN_ACTIVE: Code = Code { name: "run_active", kind: Kind::Conflict, retryable: false };
@@ -213,6 +270,9 @@ pub const PROVIDER_FAILED: Code = Code { name: "provider_failed", kind: Kind::Un
 /// The provider's stream ended before the answer did.
 pub const STREAM_TRUNCATED: Code = Code { name: "stream_truncated", kind: Kind::Unavailable, retryable: true };
 
+/// A download broke off. The next try goes on where it stopped.
+pub const DOWNLOAD_FAILED: Code = Code { name: "download_failed", kind: Kind::Unavailable, retryable: true };
+
 /// A tool took longer than its limit. The model is told.
 pub const TOOL_TIMEOUT: Code = Code { name: "tool_timeout", kind: Kind::Timeout, retryable: false };
 
@@ -221,6 +281,12 @@ pub const MODEL_TIMEOUT: Code = Code { name: "model_timeout", kind: Kind::Timeou
 
 /// A host function took longer than its limit.
 pub const FUNCTION_TIMEOUT: Code = Code { name: "function_timeout", kind: Kind::Timeout, retryable: false };
+
+/// A step function took longer than its limit.
+pub const STEP_TIMEOUT: Code = Code { name: "step_timeout", kind: Kind::Timeout, retryable: false };
+
+/// The signal that a step waited for did not come in time.
+pub const WAIT_TIMEOUT: Code = Code { name: "wait_timeout", kind: Kind::Timeout, retryable: false };
 
 /// The run worked longer than its limit.
 pub const RUN_TIMEOUT: Code = Code { name: "run_timeout", kind: Kind::Timeout, retryable: false };
@@ -243,6 +309,15 @@ pub const RUN_TOO_LARGE: Code = Code { name: "run_too_large", kind: Kind::Limit,
 /// Sub-agents nest deeper than `limits.depth`.
 pub const DEPTH_EXCEEDED: Code = Code { name: "depth_exceeded", kind: Kind::Limit, retryable: false };
 
+/// A loop of a workflow ran `max` times and was not done.
+pub const LOOP_EXHAUSTED: Code = Code { name: "loop_exhausted", kind: Kind::Limit, retryable: false };
+
+/// A conversation is longer than the model's context.
+pub const CONTEXT_TOO_LONG: Code = Code { name: "context_too_long", kind: Kind::Limit, retryable: false };
+
+/// There is not enough memory for the model with these settings.
+pub const MEMORY_INSUFFICIENT: Code = Code { name: "memory_insufficient", kind: Kind::Limit, retryable: false };
+
 /// A budget does not hold another model call. The run ends as `exhausted`; its conversation can be gone on with.
 pub const BUDGET_EXHAUSTED: Code = Code { name: "budget_exhausted", kind: Kind::Limit, retryable: false };
 
@@ -263,6 +338,12 @@ pub const STORE_FULL: Code = Code { name: "store_full", kind: Kind::Storage, ret
 
 /// The store failed in another way.
 pub const STORE_FAILED: Code = Code { name: "store_failed", kind: Kind::Storage, retryable: false };
+
+/// There is no room for a model's file.
+pub const DISK_FULL: Code = Code { name: "disk_full", kind: Kind::Storage, retryable: false };
+
+/// A model's file, or the folder of models, cannot be read or written.
+pub const MODEL_FILE_UNREADABLE: Code = Code { name: "model_file_unreadable", kind: Kind::Storage, retryable: false };
 
 /// A tool answered with an error. The model is told.
 pub const TOOL_FAILED: Code = Code { name: "tool_failed", kind: Kind::Tool, retryable: false };
@@ -295,6 +376,15 @@ pub const FUNCTION_UNANSWERED: Code = Code { name: "function_unanswered", kind: 
 /// A function's answer is not of the form its place asks for.
 pub const FUNCTION_REPLY_INVALID: Code = Code { name: "function_reply_invalid", kind: Kind::Host, retryable: false };
 
+/// A step function failed.
+pub const STEP_FAILED: Code = Code { name: "step_failed", kind: Kind::Host, retryable: false };
+
+/// A step function's answer handle was dropped without an answer.
+pub const STEP_UNANSWERED: Code = Code { name: "step_unanswered", kind: Kind::Host, retryable: false };
+
+/// A step's result is not JSON, is no step's answer, or does not fit its schema.
+pub const STEP_RESULT_INVALID: Code = Code { name: "step_result_invalid", kind: Kind::Host, retryable: false };
+
 /// A callback panicked or threw across the border.
 pub const CALLBACK_PANICKED: Code = Code { name: "callback_panicked", kind: Kind::Host, retryable: false };
 
@@ -322,21 +412,40 @@ pub const ALL: &[Code] = &[
     OUTPUT_INVALID,
     COMPONENT_CHANGED,
     UNSUPPORTED,
+    INPUT_INVALID,
+    STEP_DUPLICATE,
+    STEP_REFERENCE_UNKNOWN,
+    STEP_CYCLE,
+    EXPRESSION_INVALID,
+    EXPRESSION_FAILED,
+    STEP_FATAL,
+    SCHEMA_UNSUPPORTED,
+    MODEL_FILE_INVALID,
+    MODEL_UNSUPPORTED,
+    MODEL_TEMPLATE_INVALID,
+    CPU_UNSUPPORTED,
+    DOWNLOAD_REFUSED,
+    CHECKSUM_MISMATCH,
     PRICE_UNKNOWN,
     CASSETTE_INVALID,
     AGENT_UNKNOWN,
     TOOL_UNKNOWN,
     PROVIDER_UNKNOWN,
     FUNCTION_UNKNOWN,
+    WORKFLOW_UNKNOWN,
+    STEP_UNKNOWN,
     RUN_UNKNOWN,
     THREAD_UNKNOWN,
     EFFECT_UNKNOWN,
     BUDGET_UNKNOWN,
     CASSETTE_MISS,
     BLOB_UNKNOWN,
+    MODEL_UNKNOWN,
     NAME_TAKEN,
     RUN_EXISTS,
     RUN_FINISHED,
+    RUN_NOT_FAILED,
+    WORKFLOW_CHANGED,
     RUN_ACTIVE,
     RUN_BLOCKED,
     THREAD_BUSY,
@@ -350,9 +459,12 @@ pub const ALL: &[Code] = &[
     PROVIDER_UNREACHABLE,
     PROVIDER_FAILED,
     STREAM_TRUNCATED,
+    DOWNLOAD_FAILED,
     TOOL_TIMEOUT,
     MODEL_TIMEOUT,
     FUNCTION_TIMEOUT,
+    STEP_TIMEOUT,
+    WAIT_TIMEOUT,
     RUN_TIMEOUT,
     CLOSE_TIMEOUT,
     RUN_CANCELLED,
@@ -360,6 +472,9 @@ pub const ALL: &[Code] = &[
     RESULT_TOO_LARGE,
     RUN_TOO_LARGE,
     DEPTH_EXCEEDED,
+    LOOP_EXHAUSTED,
+    CONTEXT_TOO_LONG,
+    MEMORY_INSUFFICIENT,
     BUDGET_EXHAUSTED,
     STORE_LOCKED,
     STORE_READ_ONLY,
@@ -367,6 +482,8 @@ pub const ALL: &[Code] = &[
     STORE_CORRUPT,
     STORE_FULL,
     STORE_FAILED,
+    DISK_FULL,
+    MODEL_FILE_UNREADABLE,
     TOOL_FAILED,
     TOOL_UNANSWERED,
     TOOL_RESULT_INVALID,
@@ -377,6 +494,9 @@ pub const ALL: &[Code] = &[
     FUNCTION_FAILED,
     FUNCTION_UNANSWERED,
     FUNCTION_REPLY_INVALID,
+    STEP_FAILED,
+    STEP_UNANSWERED,
+    STEP_RESULT_INVALID,
     CALLBACK_PANICKED,
     ENGINE_CLOSED,
     HANDLE_CLOSED,

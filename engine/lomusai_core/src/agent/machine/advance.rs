@@ -8,10 +8,12 @@ use lomusai_wire::{
 };
 use serde_json::Value;
 
-use super::{AgentMachine, CANCELLED, FEEDBACK, cancelled_error, output_invalid, unfenced};
+use super::{AgentMachine, FEEDBACK, cancelled_error, output_invalid, unfenced};
 use crate::agent::plan::{PlannedTool, ToolKind};
 use crate::agent::state::{Call, OpenStatus, Phase};
-use crate::{Error, Result, transcript};
+use crate::schema::subset::without_nulls;
+use crate::transcript::{self, CANCELLED};
+use crate::{Error, Result};
 
 impl AgentMachine {
     /// The next event that follows from the state alone. `None` when the world has to speak first.
@@ -91,6 +93,7 @@ impl AgentMachine {
             choice: 0,
             call_id: call.map(|call| call.call.call_id.clone()),
             resume: tool.and_then(|call| call.resume.clone()),
+            due_at_ms: None,
         }
     }
 
@@ -175,7 +178,7 @@ impl AgentMachine {
             Error::new(codes::ARGUMENTS_INVALID, format!("the arguments of tool `{name}` do not fit: {why}"))
         };
         let arguments: Value =
-            serde_json::from_str(call.arguments()).map_err(|e| invalid(format!("they are not JSON: {e}")))?;
+            serde_json::from_str(&self.arguments(call)).map_err(|e| invalid(format!("they are not JSON: {e}")))?;
         match tool.input.violations(&arguments) {
             Some(why) => Err(invalid(why)),
             None => Ok(tool),
@@ -274,7 +277,15 @@ impl AgentMachine {
             Err(e) => Err(format!("it is not JSON ({e})")),
             Ok(mut value) => {
                 normalise(&mut value);
-                schema.violations(&value).map_or(Ok(value), Err)
+                let spec = self.state.options.output.as_ref().or(self.agent().output.as_ref());
+                match (schema.violations(&value), spec) {
+                    // A provider that requires every property may have had to fill some with null.
+                    (Some(_), Some(spec)) if without_nulls(&spec.schema, &mut value) => {
+                        schema.violations(&value).map_or(Ok(value), Err)
+                    }
+                    (Some(why), _) => Err(why),
+                    (None, _) => Ok(value),
+                }
             }
         })
     }

@@ -8,9 +8,9 @@ use lomusai_wire::{
 };
 use serde_json::Value;
 
-use super::{AgentMachine, CANCELLED, ENDS_THE_RUN, FEEDBACK, next_step, parse_reply};
+use super::{AgentMachine, ENDS_THE_RUN, FEEDBACK, next_step, parse_reply};
 use crate::agent::state::{Abort, Call, HookReply, Open, OpenStatus, Phase, ProcessorReply, RunResult};
-use crate::transcript;
+use crate::transcript::{self, CANCELLED, Transcript};
 
 impl AgentMachine {
     /// Changes the state by one event. The only place that does.
@@ -18,7 +18,7 @@ impl AgentMachine {
         let state = &mut self.state;
         match event {
             EventBody::RunStarted { input, .. } => {
-                state.messages.extend(input.iter().cloned());
+                input.iter().for_each(|message| state.messages.record(message));
                 state.number = transcript::next_number(&state.messages);
                 state.phase = Phase::Preparing;
             }
@@ -34,7 +34,7 @@ impl AgentMachine {
                 state.suspended = false;
                 state.open.clear();
             }
-            EventBody::EffectStarted { effect_id, kind, component, attempt, choice, call_id, resume } => {
+            EventBody::EffectStarted { effect_id, kind, component, attempt, choice, call_id, resume, .. } => {
                 let call = call_id.as_ref().and_then(|id| state.calls.iter().position(|call| call.call.call_id == *id));
                 let open = Open {
                     effect_id: effect_id.clone(),
@@ -111,7 +111,7 @@ impl AgentMachine {
                 }
             }
             EventBody::MessageCompleted { message } => self.said(message),
-            EventBody::SignalReceived { signal, effect_id: Some(effect_id), data } => {
+            EventBody::SignalReceived { signal, effect_id: Some(effect_id), data, .. } => {
                 let place = state.open(effect_id).and_then(|open| open.call);
                 if let Some(place) = place {
                     let call = &mut state.calls[place];
@@ -191,7 +191,8 @@ impl AgentMachine {
                 {
                     let whole = self.followed_by(self.state.history, messages);
                     self.state.number = transcript::next_number(&whole);
-                    self.state.messages = whole;
+                    // Checked before it was recorded.
+                    self.state.messages = Transcript::new(whole).unwrap_or_default();
                 }
             }
         }
@@ -229,11 +230,10 @@ impl AgentMachine {
     pub(super) fn said(&mut self, message: &Arc<Message>) {
         let state = &mut self.state;
         // A later message of the same id replaces the earlier: an output processor changed it.
-        if let Some(old) = state.messages.iter_mut().find(|old| old.id == message.id && old.id.is_some()) {
-            *old = message.clone();
+        if state.messages.replace(message.clone()).is_ok() {
             return;
         }
-        state.messages.push(message.clone());
+        state.messages.record(message);
         state.number += 1;
         match message.role {
             Role::Assistant if state.phase == Phase::Thinking && !message.metadata.contains_key("partial") => {

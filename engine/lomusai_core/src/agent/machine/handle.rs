@@ -6,11 +6,11 @@ use lomusai_wire::{
     Command, EffectId, EffectKind, ErrorBody, EventBody, Message, Outcome, Part, Pending, PendingKind, Role,
     SignalKind, SpecKind, SpecRef, ToolReply, Usage, codes, normalise,
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{AgentMachine, DECLINED, Input, Start, WRITTEN_BY, cancelled_error, check_depth, json_size, parse_reply};
-use crate::agent::effect::{ChildOutcome, ModelOutcome};
+use super::{AgentMachine, DECLINED, Start, WRITTEN_BY, cancelled_error, parse_reply};
 use crate::agent::state::{Call, HookReply, Open, OpenStatus, Phase, ProcessorReply};
+use crate::machine::{ChildOutcome, Input, ModelOutcome, check_depth, json_size};
 use crate::{Error, Result, transcript};
 
 impl AgentMachine {
@@ -37,13 +37,14 @@ impl AgentMachine {
                 Ok(self.state.open(&id).map(|open| self.child_ended(open, outcome)).unwrap_or_default())
             }
             Input::Call(id, outcome) => Ok(self.if_running(&id, |open| self.call_ended(open, outcome))),
-            Input::RetryDue(id) => Ok(match self.state.open(&id) {
+            Input::Due(id) => Ok(match self.state.open(&id) {
                 Some(open) if matches!(open.status, OpenStatus::Waiting(_)) => vec![self.restarted(open)],
                 _ => Vec::new(),
             }),
             Input::Command(command) => self.command(command),
             Input::GraceOver => Ok(self.fail_running(&cancelled_error())),
             Input::Fail(error) => Ok(self.fail_running(error.body())),
+            Input::StartWorkflow(_) | Input::Step(..) => Ok(Vec::new()),
             // A run that was told to stop starts nothing again, and its grace ended with the process.
             Input::Recover if self.state.cancelling => Ok(self.fail_running(&cancelled_error())),
             Input::Recover => Ok(self
@@ -83,9 +84,12 @@ impl AgentMachine {
         Ok(vec![EventBody::RunStarted {
             spec: SpecRef::new(SpecKind::Agent, &self.agent().name, &self.plan.plan.hash),
             input,
+            data: None,
+            state: Map::new(),
             history,
             thread,
             parent,
+            forked_from: None,
             context,
             options: Box::new(self.state.options.clone()),
         }])
@@ -374,9 +378,9 @@ impl AgentMachine {
             Command::Decline { effect_id, reason } => {
                 (effect_id, SignalKind::Decline, reason.clone().map(Value::String))
             }
-            Command::Resume { effect_id, data } => (effect_id, SignalKind::Resume, Some(data.clone())),
+            Command::Resume { effect_id, data, .. } => (effect_id, SignalKind::Resume, Some(data.clone())),
             Command::ToolResult { effect_id, .. } => (effect_id, SignalKind::ToolResult, None),
-            _ => return Err(Error::new(codes::UNSUPPORTED, "this version does not know the command")),
+            _ => return Err(Error::new(codes::UNSUPPORTED, "an agent's run does not take this command")),
         };
         let (open, pending) = self.addressed(effect_id.as_ref(), signal)?;
         let call = &self.state.calls[open.call.expect("only calls are suspended")];
@@ -434,7 +438,7 @@ impl AgentMachine {
             _ => {}
         }
         debug_assert_eq!(pending.effect_id, effect_id);
-        let mut events = vec![EventBody::SignalReceived { signal, effect_id: Some(effect_id), data }];
+        let mut events = vec![EventBody::SignalReceived { signal, name: None, effect_id: Some(effect_id), data }];
         if self.state.suspended {
             events.push(EventBody::RunResumed);
         }
@@ -489,6 +493,7 @@ impl AgentMachine {
             choice: open.next_choice,
             call_id: open.call.map(|place| self.state.calls[place].call.call_id.clone()),
             resume: open.resume.clone(),
+            due_at_ms: None,
         }
     }
 
@@ -509,7 +514,7 @@ impl AgentMachine {
         let mut pending = Pending::new(call.effect_id.clone(), reason);
         pending.call_id = Some(call.call.call_id.clone());
         pending.tool = Some(call.call.name.clone());
-        pending.arguments = Some(call.arguments().to_owned());
+        pending.arguments = Some(self.arguments(call).into_owned());
         pending
     }
 }

@@ -5,20 +5,23 @@ mod apply;
 mod handle;
 mod question;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use lomusai_wire::{
-    Budget, Code, Command, Context, EffectId, EffectKind, ErrorBody, EventBody, History, Message, Parent, Pending,
-    RunId, RunOptions, RunStatus, ThreadId, ToolReply, Usage, codes,
+    Budget, Context, EffectId, EffectKind, ErrorBody, EventBody, History, Message, Parent, Pending, RunId, RunOptions,
+    RunStatus, ThreadId, Usage, codes,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::effect::{ChildOutcome, Effect, EffectInput, ModelOutcome};
 use super::plan::{Plan, RunPlan};
-use super::state::{Open, OpenStatus, Phase, State, StepOverlay};
+use super::state::{Call, Open, OpenStatus, Phase, State, StepOverlay};
+use crate::Result;
+use crate::machine::{Decision, Effect, EffectInput, Input};
 use crate::retry::Retry;
-use crate::{Error, Result, transcript};
+use crate::schema::subset::without_nulls;
+use crate::transcript::Transcript;
 
 /// One run of an agent.
 #[derive(Debug)]
@@ -43,52 +46,7 @@ pub struct Start {
     pub context: Context,
 }
 
-/// What the world tells a machine.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Input {
-    /// The run begins.
-    Start(Box<Start>),
-    /// A model call ended.
-    Model(EffectId, ModelOutcome),
-    /// A tool answered.
-    Tool(EffectId, Result<ToolReply>),
-    /// A child run ended or waits.
-    Child(EffectId, ChildOutcome),
-    /// A function answered.
-    Call(EffectId, Result<Value>),
-    /// An effect is to be tried again.
-    RetryDue(EffectId),
-    /// A command came.
-    Command(Command),
-    /// The grace of a cancellation is over.
-    GraceOver,
-    /// The run may not go on: it crossed a limit. Nothing new starts, what is under way is ended with this error.
-    Fail(Error),
-    /// The run was loaded from its journal: what was under way is started again.
-    Recover,
-    /// A component says something for the journal.
-    Custom {
-        /// The effect it serves.
-        effect_id: EffectId,
-        /// What it is.
-        name: String,
-        /// The value.
-        data: Value,
-    },
-}
-
-/// What a machine decided: events to commit, then effects to carry out.
-#[derive(Debug, Default)]
-pub struct Decision {
-    /// In order; already applied.
-    pub events: Vec<EventBody>,
-    /// What to ask the world.
-    pub effects: Vec<Effect>,
-}
-
 const DECLINED: &str = "Tool call was not approved by the user";
-const CANCELLED: &str = "The call was cancelled.";
 /// Metadata key of messages that the engine itself wrote to the model.
 const FEEDBACK: &str = "feedback";
 /// What ends a run even where a tool met it first.
@@ -113,7 +71,7 @@ impl AgentMachine {
     /// # Errors
     /// `transcript_invalid`; `schema_invalid`, `spec_invalid` or `tool_unknown` for what the options name.
     pub fn new(plan: &Arc<Plan>, run_id: RunId, history: Vec<Arc<Message>>, options: RunOptions) -> Result<Self> {
-        transcript::check(&history)?;
+        let history = Transcript::new(history)?;
         let plan = plan.extended(&options)?;
         Ok(Self { plan, run_id, state: State::new(options, history) })
     }
@@ -243,11 +201,14 @@ impl AgentMachine {
             EffectKind::Tool => {
                 let call = call.expect("a tool effect serves a call");
                 let timeout = self.plan.tool(&call.call.name).and_then(|tool| tool.spec.timeout_ms);
-                (EffectInput::Tool { arguments: call.arguments().to_owned() }, timeout.unwrap_or(limits.tool_ms()))
+                (
+                    EffectInput::Tool { arguments: self.arguments(call).into_owned() },
+                    timeout.unwrap_or(limits.tool_ms()),
+                )
             }
             EffectKind::Run => {
                 let call = call.expect("a run effect serves a call");
-                let arguments: Value = serde_json::from_str(call.arguments()).unwrap_or_default();
+                let arguments: Value = serde_json::from_str(&self.arguments(call)).unwrap_or_default();
                 let prompt = arguments["prompt"].as_str().unwrap_or_default().to_owned();
                 // A child has limits of its own.
                 (EffectInput::Run { run_id: self.child_id(id), prompt }, u64::MAX)
@@ -268,6 +229,19 @@ impl AgentMachine {
 
     fn agent(&self) -> &lomusai_wire::AgentSpec {
         self.plan.agent()
+    }
+
+    /// A call's arguments as the tool gets them: as the model wrote them, but for nulls that stand for properties left out.
+    fn arguments<'a>(&'a self, call: &'a Call) -> Cow<'a, str> {
+        let text = call.arguments();
+        let fitting = || {
+            let tool = self.plan.tool(&call.call.name).filter(|_| text.contains("null"))?;
+            let mut arguments: Value = serde_json::from_str(text).ok()?;
+            tool.input.violations(&arguments)?;
+            let cleaned = without_nulls(&tool.spec.input_schema, &mut arguments);
+            (cleaned && tool.input.violations(&arguments).is_none()).then(|| arguments.to_string())
+        };
+        fitting().map_or(Cow::Borrowed(text), Cow::Owned)
     }
 
     /// The models that may be asked, in order: the agent's own and its fallbacks.
@@ -332,36 +306,4 @@ pub(super) fn unfenced(text: &str) -> &str {
     let text = text.trim();
     let Some(inner) = text.strip_prefix("```").and_then(|rest| rest.strip_suffix("```")) else { return text };
     inner.strip_prefix("json").unwrap_or(inner).trim()
-}
-
-/// So deep may what the host answers nest: JSON readers stop at 128, and an event puts it some levels deeper.
-const DEPTH_MAX: u32 = 100;
-
-/// Refuses what could be written into a journal but not be read back.
-pub(super) fn check_depth(value: &Value, code: Code, what: impl FnOnce() -> String) -> Result<()> {
-    fn fits(value: &Value, left: u32) -> bool {
-        match value {
-            Value::Array(items) => left > 0 && items.iter().all(|item| fits(item, left - 1)),
-            Value::Object(fields) => left > 0 && fields.values().all(|field| fits(field, left - 1)),
-            _ => true,
-        }
-    }
-    if fits(value, DEPTH_MAX) {
-        return Ok(());
-    }
-    Err(Error::new(code, format!("{} nests deeper than {DEPTH_MAX} levels: flatten it, or pass it as text", what())))
-}
-
-/// Bytes of the value as compact JSON, escapes left out: a bound that costs no allocation.
-pub(super) fn json_size(value: &Value) -> u64 {
-    match value {
-        Value::Null | Value::Bool(true) => 4,
-        Value::Bool(false) => 5,
-        Value::Number(_) => 8,
-        Value::String(text) => text.len() as u64 + 2,
-        Value::Array(items) => items.iter().map(|item| json_size(item) + 1).sum::<u64>() + 2,
-        Value::Object(fields) => {
-            fields.iter().map(|(key, value)| key.len() as u64 + 4 + json_size(value)).sum::<u64>() + 2
-        }
-    }
 }

@@ -21,7 +21,7 @@ impl AgentMachine {
 
     pub(super) fn request(&self, choice: u32) -> ModelRequest {
         let state = &self.state;
-        let said = state.overlay.messages.as_ref().unwrap_or(&state.messages);
+        let said = state.overlay.messages.as_deref().unwrap_or(&*state.messages);
         let text = match &self.agent().instructions {
             Some(Instructions::Text(text)) => Some(text),
             _ => None,
@@ -65,7 +65,7 @@ impl AgentMachine {
         let id = open.effect_id.as_str();
         if let Some(place) = open.call {
             let call = &state.calls[place];
-            let arguments: Value = serde_json::from_str(call.arguments()).unwrap_or_default();
+            let arguments: Value = serde_json::from_str(&self.arguments(call)).unwrap_or_default();
             let mut question = json!({"tool": call.call.name, "call_id": call.call.call_id, "arguments": arguments});
             if let Some(result) = call.result.as_ref().filter(|_| id.ends_with(".after")) {
                 question["status"] = json!(result.status);
@@ -80,7 +80,7 @@ impl AgentMachine {
             }
             Phase::Preparing => json!({"agent": agent.name, "input": state.messages[state.history..]}),
             Phase::StepStart => {
-                json!({"phase": "step", "step": state.step, "messages": state.overlay.messages.as_ref().unwrap_or(&state.messages)})
+                json!({"phase": "step", "step": state.step, "messages": state.overlay.messages.as_deref().unwrap_or(&*state.messages)})
             }
             Phase::Finishing(_) => {
                 let text = state.last_assistant().map(|message| message.text()).unwrap_or_default();

@@ -1,5 +1,11 @@
 //! The rules of a conversation: calls are paired with results, and ids do not repeat.
 
+mod handover;
+mod list;
+
+pub use handover::{Accepts, Change, hand_over};
+pub use list::{CANCELLED, COMPACTED, Transcript};
+
 use std::collections::HashSet;
 use std::sync::Arc;
 

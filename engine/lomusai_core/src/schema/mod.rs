@@ -1,4 +1,7 @@
-//! JSON Schemas, compiled once and asked often.
+//! JSON Schemas, compiled once and asked often, and what each provider takes of them.
+
+pub mod subset;
+mod tree;
 
 use std::sync::Arc;
 

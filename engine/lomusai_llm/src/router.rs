@@ -1,0 +1,112 @@
+//! `"provider/model"` strings without registering anything: providers from the environment and from a table of settings.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lomusai_core::llm::{self, LlmProvider};
+use lomusai_core::{Error, Result};
+use lomusai_wire::codes;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::{KINDS, Kind, Provider, ProviderConfig};
+
+/// Makes the provider that stands before the slash of `"provider/model"`, when it is first asked for.
+///
+/// Every kind of this build is known under its own name: its key and its address come from the environment ([`Kind::key_env`],
+/// [`Kind::base_url_env`]). A table gives settings to a kind, or further names: `{"mine": {"type": "compatible", "base_url": …}}` makes
+/// `"mine/llama"` a model.
+///
+/// # Example
+/// ```
+/// # #[cfg(feature = "compatible")] {
+/// use lomusai_core::llm::Router as _;
+/// use lomusai_llm::Router;
+///
+/// let router = Router::from_json(r#"{"mine": {"type": "compatible", "base_url": "http://localhost:8080/v1"}}"#)?;
+/// assert!(router.provider("mine")?.is_some());
+/// assert!(router.provider("nobody")?.is_none());
+/// # }
+/// # Ok::<(), lomusai_core::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Router {
+    table: BTreeMap<String, (&'static str, ProviderConfig)>,
+}
+
+impl Router {
+    /// The environment alone.
+    pub fn from_env() -> Self {
+        Self::default()
+    }
+
+    /// The environment, and a table as JSON: by name, the settings of a [`ProviderConfig`], and `type`, the kind (default: the name).
+    ///
+    /// # Errors
+    /// `argument_invalid`, naming the entry; `provider_unknown` for a kind there is not.
+    pub fn from_json(table: &str) -> Result<Self> {
+        let table: BTreeMap<String, Map<String, Value>> = serde_json::from_str(table).map_err(|e| {
+            Error::new(codes::ARGUMENT_INVALID, format!("the table of providers is not an object of settings: {e}"))
+        })?;
+        let mut router = Self::default();
+        for (name, mut fields) in table {
+            let kind = match fields.remove("type") {
+                None => name.clone(),
+                Some(Value::String(kind)) => kind,
+                Some(other) => {
+                    return Err(Error::new(
+                        codes::ARGUMENT_INVALID,
+                        format!("provider `{name}`: `type` is the name of a kind, was {other}"),
+                    ));
+                }
+            };
+            let config = ProviderConfig::deserialize(Value::Object(fields)).map_err(|e| {
+                Error::new(codes::ARGUMENT_INVALID, format!("the settings of provider `{name}` cannot be read: {e}"))
+                    .with("provider", name.as_str())
+            })?;
+            router = router.with(&name, &kind, config)?;
+        }
+        Ok(router)
+    }
+
+    /// The same router, which knows this name, too.
+    ///
+    /// # Errors
+    /// `provider_unknown` for a kind there is not.
+    pub fn with(mut self, name: &str, kind: &str, config: ProviderConfig) -> Result<Self> {
+        let kind = Kind::named(kind)?.name;
+        self.table.insert(name.to_owned(), (kind, config));
+        Ok(self)
+    }
+
+    fn entry(&self, name: &str) -> Option<(&'static str, ProviderConfig)> {
+        self.table.get(name).cloned().or_else(|| {
+            let kind = KINDS.iter().find(|kind| kind.name == name)?;
+            Some((kind.name, ProviderConfig::default()))
+        })
+    }
+}
+
+impl llm::Router for Router {
+    fn provider(&self, name: &str) -> Result<Option<Arc<dyn LlmProvider>>> {
+        let Some((kind, config)) = self.entry(name) else { return Ok(None) };
+        Ok(Some(Arc::new(Provider::new(kind, config)?)))
+    }
+
+    fn providers(&self) -> Vec<(String, Option<String>)> {
+        let kinds = KINDS.iter().map(|kind| kind.name);
+        let mut names: Vec<&str> = self.table.keys().map(String::as_str).chain(kinds).collect();
+        names.sort_unstable();
+        names.dedup();
+        let missing = |name: &str| {
+            let (kind, config) = self.entry(name)?;
+            config.missing(Kind::named(kind).ok()?)
+        };
+        names.into_iter().map(|name| (name.to_owned(), missing(name))).collect()
+    }
+
+    fn secrets(&self) -> Vec<String> {
+        let all = self.table.values().flat_map(|(_, config)| config.secrets());
+        all.map(|secret| secret.expose().to_owned()).collect()
+    }
+}
