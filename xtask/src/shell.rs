@@ -149,6 +149,19 @@ impl Shell {
             .map_err(|e| format!("{}: {e}", stamp.display()))
     }
 
+    /// Runs a program that must end well and print this.
+    pub(crate) fn says(&self, mut command: Command, expected: &str) -> Result<(), String> {
+        let shown = shown(&command);
+        let output = command.output().map_err(|e| format!("{shown}: cannot be started: {e}"))?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        if output.status.success() && said.contains(expected) {
+            println!("ok: {shown}");
+            return Ok(());
+        }
+        let complained = String::from_utf8_lossy(&output.stderr);
+        Err(format!("{shown}: {}, and did not print `{expected}`\n{said}{complained}", output.status))
+    }
+
     /// Runs a program whose output people want to see.
     pub(crate) fn run(&self, command: Command) -> Result<(), String> {
         let shown = shown(&command);

@@ -171,7 +171,7 @@ impl ProviderConfig {
     }
 
     /// What of these settings must never be written anywhere.
-    pub(crate) fn secrets(&self) -> impl Iterator<Item = &Secret> {
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
         let aws = [&self.access_key_id, &self.secret_access_key, &self.session_token];
         [&self.api_key].into_iter().chain(aws).flatten().chain(self.headers.values())
     }

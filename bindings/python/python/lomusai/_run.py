@@ -37,6 +37,8 @@ class Result(Generic[T]):
         """The output as it is recorded: `text`, `object`, `finish`, `steps`."""
         self.usage: Usage = cast(Usage, body.get("usage") or {})
         """Tokens used by the run and its sub-agents."""
+        self.cost_nano_usd: int | None = body.get("cost_nano_usd")
+        """What they cost, in nano-dollars ($1 is 1,000,000,000). `None`: a price is not known, which is not nothing."""
         self.messages: list[Message] = body.get("messages") or []
         """The whole conversation. The next call's `history`."""
         self.pending: list[Pending] = body.get("pending") or []

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lomusai_wire::{Command, EventBody, RunStatus, StepReply, WorkflowSpec, codes};
 use serde_json::{Value, json};
 
-use super::{Start, WorkflowMachine, WorkflowPlan, difference};
+use super::{WorkflowMachine, WorkflowPlan, difference};
 use crate::machine::{Decision, Input};
 use crate::{Error, Result};
 
@@ -23,7 +23,7 @@ impl Run {
         let plan = Arc::new(WorkflowPlan::new(spec).unwrap());
         let machine = WorkflowMachine::new(&plan, "r".into());
         let mut run = Self { plan, machine, journal: Vec::new(), now_ms: 1_000 };
-        run.input(Input::StartWorkflow(Box::new(Start::default())));
+        run.input(Input::StartWorkflow(Box::default()));
         run
     }
 
