@@ -18,6 +18,7 @@ use serde_json::Value;
 use crate::adapters::{Callable, HostEmbedder, HostFunction, HostProvider, HostStep, HostTool};
 use crate::answer::AnswerKind;
 use crate::pool::{self, HostPool};
+use crate::process::Process;
 use crate::run::{HostObserver, HostRun};
 use crate::{Handler, ops, read};
 
@@ -66,7 +67,7 @@ const OPTION_NAMES: [&str; 6] = ["path", "sync", "busy_ms", "callbacks_max", "ke
 pub struct HostEngine {
     engine: Option<Engine>,
     pool: Arc<HostPool>,
-    process: u32,
+    process: Process,
 }
 
 impl HostEngine {
@@ -89,7 +90,7 @@ impl HostEngine {
         let router = Router::from_json(&Value::Object(own.providers).to_string())?;
         let engine = Engine::builder(config).with_store(store).with_router(Arc::new(router)).build()?;
         let pool = HostPool::new(own.callbacks_max.unwrap_or(256));
-        Ok(Arc::new(Self { engine: Some(engine), pool, process: std::process::id() }))
+        Ok(Arc::new(Self { engine: Some(engine), pool, process: Process::this() }))
     }
 
     /// The engine, unless this process is a fork of the one that opened it.
@@ -102,7 +103,7 @@ impl HostEngine {
     }
 
     pub(crate) fn check_process(&self) -> Result<()> {
-        if self.process == std::process::id() {
+        if self.process.is_this() {
             return Ok(());
         }
         Err(Error::new(
@@ -389,7 +390,7 @@ impl HostEngine {
 impl Drop for HostEngine {
     fn drop(&mut self) {
         let Some(engine) = self.engine.take() else { return };
-        if self.process != std::process::id() {
+        if !self.process.is_this() {
             engine.abandon();
         }
     }

@@ -37,7 +37,7 @@ pub(crate) struct Driver {
     pub(crate) engine: Arc<Inner>,
     pub(crate) plan: AnyPlan,
     pub(crate) live: Arc<Live>,
-    pub(crate) inbox: mpsc::UnboundedReceiver<Msg>,
+    pub(crate) inbox: mpsc::UnboundedReceiver<Box<Msg>>,
     pub(crate) machine: Machine,
     pub(crate) info: RunInfo,
     pub(crate) epoch: u64,
@@ -161,12 +161,15 @@ pub(crate) enum First {
 }
 
 enum Woken {
-    Message(Option<Msg>),
+    Message(Option<Box<Msg>>),
     Ended(Input),
     Timer,
 }
 
 impl Driver {
+    // What most runs never come to is boxed where it is awaited: a run's task has room for the largest of all that it may ever wait for, and
+    // there may be thousands.
+
     /// Drives the run until it ends or waits for a command. `begun` is told once its first events are committed, or why they could not be.
     pub(crate) async fn drive(mut self, first: First, begun: Option<oneshot::Sender<Result<()>>>) {
         // Readers must be told the end whatever happens, also when a store or the engine itself panics.
@@ -184,8 +187,8 @@ impl Driver {
                 self.info.recoveries += 1;
                 self.turn(Input::Recover).await
             }
-            First::Command(command, reply) => self.command(command, reply).await,
-            First::Wake => self.timer().await,
+            First::Command(command, reply) => Box::pin(self.command(command, reply)).await,
+            First::Wake => Box::pin(self.timer()).await,
             First::Attach(effect, child) => {
                 waiting.retain(|(id, _)| *id != effect);
                 self.attach(effect, child);
@@ -198,18 +201,18 @@ impl Driver {
         began?;
         while !self.is_settled() {
             match self.wake().await {
-                Woken::Message(Some(message)) => self.message(message).await?,
+                Woken::Message(Some(message)) => self.message(*message).await?,
                 // Every handle keeps the sender: the engine itself is gone.
                 Woken::Message(None) => return Err(engine_closed()),
                 Woken::Ended(input) => {
                     // What a component said before it answered comes before its answer.
                     while let Ok(message) = self.inbox.try_recv() {
-                        self.message(message).await?;
+                        self.message(*message).await?;
                     }
                     self.remember_host_error(&input);
                     self.turn(input).await?;
                 }
-                Woken::Timer => self.timer().await?,
+                Woken::Timer => Box::pin(self.timer()).await?,
             }
         }
         Ok(())
@@ -229,7 +232,7 @@ impl Driver {
             }
             match self.turn(Input::Start(Box::new(start.clone()))).await {
                 Err(busy) if busy.is(codes::THREAD_BUSY) && on_busy == OnBusy::Wait => {
-                    self.wait_for_thread(busy).await?
+                    Box::pin(self.wait_for_thread(busy)).await?
                 }
                 // Another run ended between our reading and our claim: read again.
                 Err(moved_on) if moved_on.is(codes::SEQUENCE_CONFLICT) && self.thread.is_some() => {}
@@ -319,7 +322,7 @@ impl Driver {
 
     async fn message(&mut self, message: Msg) -> Result<()> {
         match message {
-            Msg::Command(command, reply) => self.command(command, reply).await,
+            Msg::Command(command, reply) => Box::pin(self.command(command, reply)).await,
             Msg::Emit(EventBody::Custom { effect_id: Some(effect_id), name, data, .. }) => {
                 self.turn(Input::Custom { effect_id, name, data }).await
             }

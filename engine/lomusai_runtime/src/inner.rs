@@ -477,7 +477,7 @@ impl Inner {
             self.open()?;
             if let Some(live) = self.live(run_id) {
                 let (reply, replied) = oneshot::channel();
-                let sent = live.inbox.send(Msg::Command(command.clone(), reply)).is_ok();
+                let sent = live.inbox.send(Box::new(Msg::Command(command.clone(), reply))).is_ok();
                 if sent && matches!(command, Command::Cancel { .. }) {
                     live.cancel.cancel();
                 }
@@ -528,7 +528,7 @@ impl Inner {
     async fn wake_parent(self: &Arc<Self>, child: &RunId, parent: Option<Parent>, host: Option<HostSlot>) {
         let Some(Parent { run_id, effect_id, .. }) = parent else { return };
         if let Some(live) = self.live(&run_id) {
-            let _ = live.inbox.send(Msg::Attach(effect_id, child.clone()));
+            let _ = live.inbox.send(Box::new(Msg::Attach(effect_id, child.clone())));
             return;
         }
         let _loading = self.loading.lock().await;

@@ -7,6 +7,7 @@ pub(crate) mod node;
 pub(crate) mod python;
 mod rust;
 
+use crate::bench::instructions;
 use crate::test::Suite;
 
 pub(crate) const SUITES: &[Suite] = &[
@@ -15,6 +16,7 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "clippy", language: "rust", run: rust::clippy },
     Suite { name: "docs", language: "rust", run: rust::docs },
     Suite { name: "rust", language: "rust", run: rust::tests },
+    Suite { name: "instructions", language: "rust", run: instructions::suite },
     Suite { name: "crash", language: "rust", run: rust::crash },
     Suite { name: "examples", language: "rust", run: examples::rust },
     Suite { name: "c", language: "c", run: c::run },

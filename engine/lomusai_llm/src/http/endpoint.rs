@@ -1,12 +1,17 @@
 //! A place to post to: sends a body and reads the answer piece by piece, within the time between pieces and until cancelled.
 
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::poll;
 use lomusai_core::cancel::{CancelToken, Cancelled};
 use lomusai_core::{Error, Result};
 use lomusai_wire::codes;
 use reqwest::Url;
 use reqwest::header::HeaderMap;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::failure;
 use crate::Secret;
@@ -28,9 +33,7 @@ pub(crate) struct Endpoint {
 /// An answer whose head has come. Dropping it closes the connection.
 pub(crate) struct Reply {
     response: reqwest::Response,
-    cancelled: Cancelled,
-    host: String,
-    idle: Duration,
+    patience: Patience,
     bytes: u64,
     bytes_max: u64,
 }
@@ -42,14 +45,11 @@ impl Endpoint {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(Error::new(codes::UNSUPPORTED, "a provider over HTTP must be called within a tokio runtime"));
         }
-        let host = self.host();
-        let mut cancelled = cancel.cancelled();
+        let mut patience = Patience::new(self.host(), self.idle, cancel);
         let url = self.url(&post);
         let sending = self.client.post(url).headers(self.headers.clone()).body(post.body).send();
-        let response = within(self.idle, &host, &mut cancelled, sending)
-            .await?
-            .map_err(|error| failure::of_transport(&host, error))?;
-        Ok(Reply { response, cancelled, host, idle: self.idle, bytes: 0, bytes_max: self.bytes_max })
+        let response = patience.wait(sending).await?.map_err(|error| failure::of_transport(&patience.host, error))?;
+        Ok(Reply { response, patience, bytes: 0, bytes_max: self.bytes_max })
     }
 
     fn url(&self, post: &Post) -> Url {
@@ -103,20 +103,20 @@ impl Reply {
 
     /// Whom the answer is from, for errors.
     pub(crate) fn host(&self) -> &str {
-        &self.host
+        &self.patience.host
     }
 
     /// The next piece, or nothing at the end.
     pub(crate) async fn piece(&mut self) -> Result<Option<impl AsRef<[u8]> + use<>>> {
-        let piece =
-            within(self.idle, &self.host, &mut self.cancelled, self.response.chunk()).await?.map_err(|error| {
-                let why = failure::causes(&error.without_url());
-                let message = format!("the answer of {} broke off: {why}", self.host);
-                Error::new(codes::STREAM_TRUNCATED, message)
-            })?;
+        let piece = self.patience.wait(self.response.chunk()).await?.map_err(|error| {
+            let why = failure::causes(&error.without_url());
+            let message = format!("the answer of {} broke off: {why}", self.patience.host);
+            Error::new(codes::STREAM_TRUNCATED, message)
+        })?;
         self.bytes += piece.as_ref().map_or(0, |piece| piece.len() as u64);
         if self.bytes > self.bytes_max {
-            let message = format!("the answer of {} is larger than max_response_bytes = {}", self.host, self.bytes_max);
+            let (host, bytes_max) = (&self.patience.host, self.bytes_max);
+            let message = format!("the answer of {host} is larger than max_response_bytes = {bytes_max}");
             return Err(Error::new(codes::PROVIDER_RESPONSE_INVALID, message));
         }
         Ok(piece)
@@ -136,13 +136,45 @@ impl Reply {
     }
 }
 
-async fn within<T>(idle: Duration, host: &str, cancelled: &mut Cancelled, work: impl Future<Output = T>) -> Result<T> {
-    tokio::select! {
-        biased;
-        () = cancelled => Err(Error::new(codes::RUN_CANCELLED, "the model call was cancelled")),
-        done = tokio::time::timeout(idle, work) => done.map_err(|_| {
-            let message = format!("{host} sent nothing for timeouts.idle_ms = {}", idle.as_millis());
-            Error::new(codes::MODEL_TIMEOUT, message).with("host", host)
-        }),
+/// How long a server is waited for: at most so long for each thing it sends, and until cancelled.
+struct Patience {
+    host: String,
+    idle: Duration,
+    cancel: CancelToken,
+    cancelled: Cancelled,
+    /// Rings when the server may have been silent for too long. It is set once for many pieces, and again when it rings too early.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    fn new(host: String, idle: Duration, cancel: &CancelToken) -> Self {
+        Self { host, idle, cancel: cancel.clone(), cancelled: cancel.cancelled(), alarm: None }
+    }
+
+    async fn wait<T>(&mut self, work: impl Future<Output = T>) -> Result<T> {
+        let mut work = pin!(work);
+        // What is there already needs neither the alarm nor a listener: most pieces of a fast stream are.
+        if !self.cancel.is_cancelled()
+            && let Poll::Ready(done) = poll!(&mut work)
+        {
+            return Ok(done);
+        }
+        let until = Instant::now() + self.idle;
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut self.cancelled => return Err(Error::new(codes::RUN_CANCELLED, "the model call was cancelled")),
+                done = &mut work => return Ok(done),
+                () = &mut *alarm => {
+                    if Instant::now() < until {
+                        alarm.as_mut().reset(until);
+                        continue;
+                    }
+                    let message = format!("{} sent nothing for timeouts.idle_ms = {}", self.host, self.idle.as_millis());
+                    return Err(Error::new(codes::MODEL_TIMEOUT, message).with("host", self.host.as_str()));
+                }
+            }
+        }
     }
 }

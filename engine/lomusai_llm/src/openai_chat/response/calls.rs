@@ -6,7 +6,7 @@ use lomusai_wire::ModelChunk;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use super::wire::{CallDelta, FunctionDelta};
+use super::wire::{CallDelta, Field, FunctionDelta};
 
 /// The calls of one answer.
 #[derive(Default)]
@@ -42,7 +42,7 @@ impl Calls {
     }
 
     /// Takes the calls of one event. `whole` says that each is a call of its own.
-    pub(super) fn push(&mut self, deltas: Vec<CallDelta>, whole: bool, chunks: &mut VecDeque<ModelChunk>) {
+    pub(super) fn push(&mut self, deltas: Vec<CallDelta<'_>>, whole: bool, chunks: &mut VecDeque<ModelChunk>) {
         let many = deltas.len() > 1;
         let mut touched = Vec::new();
         for (position, delta) in deltas.into_iter().enumerate() {
@@ -169,11 +169,11 @@ impl Slot {
 }
 
 impl Piece {
-    fn new(delta: CallDelta) -> Self {
+    fn new(delta: CallDelta<'_>) -> Self {
         let function = delta.function.unwrap_or_default();
-        let text = |value: Option<Value>| match value {
-            Some(Value::String(text)) => text,
-            Some(Value::Number(number)) => number.to_string(),
+        let text = |field: Option<Field<'_>>| match field {
+            Some(Field::Text(text)) => text.into_owned(),
+            Some(Field::Other(Value::Number(number))) => number.to_string(),
             _ => String::new(),
         };
         Self {

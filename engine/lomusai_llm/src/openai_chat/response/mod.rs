@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use lomusai_core::llm::truncated;
 use lomusai_core::{Error, Result};
 use lomusai_wire::{FinishReason, ModelChunk, Usage, codes};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::http::complaint::complaint;
@@ -25,7 +26,7 @@ use crate::http::failure::{self, nonsense};
 use crate::wire::Event;
 use calls::Calls;
 use usage::usage;
-use wire::{CallDelta, Choice, Envelope, Said};
+use wire::{CallDelta, Choice, Envelope, Field, Said};
 
 /// What is known of the answer so far.
 #[derive(Default)]
@@ -36,6 +37,8 @@ pub(super) struct Fold {
     /// Facts for the message's metadata, and whether they are told.
     metadata: Map<String, Value>,
     metadata_told: bool,
+    /// The facts as the last event wrote them: most events write them again.
+    written: Vec<(&'static str, Box<str>)>,
     refusal: String,
     usage: Usage,
     /// The model has begun to speak, were it with nothing.
@@ -74,16 +77,16 @@ impl crate::wire::Fold for Fold {
             self.finish(chunks);
             return Ok(());
         }
-        let envelope: Envelope = match serde_json::from_str(data) {
+        let envelope: Envelope<'_> = match serde_json::from_str(data) {
             Ok(envelope) => envelope,
             Err(error) => return Err(nonsense(&error.to_string(), data)),
         };
-        if envelope.error.as_ref().is_some_and(|error| !error.is_null()) || event.name == "error" {
+        if envelope.error.is_some() || event.name == "error" {
             if self.finish.is_none() {
                 return Err(complaint_of(data));
             }
             // The answer was whole before; what went wrong after it is kept.
-            self.keep("error", envelope.error.clone());
+            self.keep_written("error", envelope.error);
         }
         // Some servers leave the envelope out.
         if envelope.choices.is_none() && is_error(data) {
@@ -94,7 +97,7 @@ impl crate::wire::Fold for Fold {
 
     fn body(&mut self, body: &[u8], chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
         let text = String::from_utf8_lossy(body);
-        let envelope: Envelope = match serde_json::from_str(&text) {
+        let envelope: Envelope<'_> = match serde_json::from_str(&text) {
             Ok(envelope) => envelope,
             // A cut within a number is not always seen as one.
             Err(error) if error.is_eof() || !text.trim_end().ends_with(['}', ']']) => return Err(truncated()),
@@ -123,13 +126,13 @@ impl crate::wire::Fold for Fold {
 }
 
 impl Fold {
-    fn envelope(&mut self, envelope: Envelope, whole: bool, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
-        self.keep("id", envelope.id);
-        self.keep("model", envelope.model);
-        self.keep("system_fingerprint", envelope.system_fingerprint);
-        self.keep("service_tier", envelope.service_tier);
-        self.keep("provider", envelope.provider);
-        self.keep("citations", envelope.citations);
+    fn envelope(&mut self, envelope: Envelope<'_>, whole: bool, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
+        self.keep_written("id", envelope.id);
+        self.keep_written("model", envelope.model);
+        self.keep_written("system_fingerprint", envelope.system_fingerprint);
+        self.keep_written("service_tier", envelope.service_tier);
+        self.keep_written("provider", envelope.provider);
+        self.keep_written("citations", envelope.citations);
         for choice in envelope.choices.into_iter().flatten() {
             // More than one answer is not asked for; were there more, they would run into each other.
             if choice.index.as_ref().and_then(Value::as_u64).unwrap_or(0) == 0 {
@@ -144,7 +147,7 @@ impl Fold {
         Ok(())
     }
 
-    fn choice(&mut self, choice: Choice, whole: bool, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
+    fn choice(&mut self, choice: Choice<'_>, whole: bool, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
         // Some servers stream both, what is new and all so far; some stream one event with a whole message.
         let new = choice.delta.filter(|delta| !whole && (self.spoke || !delta.is_silent()));
         let (said, whole) = match (new, choice.message) {
@@ -155,7 +158,7 @@ impl Fold {
         self.begun = true;
         self.spoke |= !said.is_silent();
         self.said(said, whole, chunks);
-        let Some(Value::String(reason)) = choice.finish_reason.filter(|reason| reason != "") else { return Ok(()) };
+        let Some(reason) = text(choice.finish_reason) else { return Ok(()) };
         if reason == "error" {
             return Err(Error::new(codes::PROVIDER_FAILED, "the provider ended its answer with finish_reason: error"));
         }
@@ -167,12 +170,12 @@ impl Fold {
         Ok(())
     }
 
-    fn said(&mut self, said: Said, whole: bool, chunks: &mut VecDeque<ModelChunk>) {
+    fn said(&mut self, said: Said<'_>, whole: bool, chunks: &mut VecDeque<ModelChunk>) {
         // Gateways send reasoning under both names.
         let reasoning = text(said.reasoning_content).or_else(|| text(said.reasoning));
         chunks.extend(reasoning.map(reasoning_chunk));
         match said.content {
-            Some(Value::Array(parts)) => chunks.extend(parts.iter().filter_map(part)),
+            Some(Field::Other(Value::Array(parts))) => chunks.extend(parts.iter().filter_map(part)),
             content => chunks.extend(text(content).map(ModelChunk::text)),
         }
         if let Some(refusal) = text(said.refusal) {
@@ -192,6 +195,16 @@ impl Fold {
             }
             self.keep("annotations", Some(new.into()));
         }
+    }
+
+    fn keep_written(&mut self, name: &'static str, value: Option<&RawValue>) {
+        let Some(value) = value.map(RawValue::get) else { return };
+        match self.written.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, text)) if **text == *value => return,
+            Some((_, text)) => *text = value.into(),
+            None => self.written.push((name, value.into())),
+        }
+        self.keep(name, serde_json::from_str(value).ok());
     }
 
     fn keep(&mut self, name: &str, value: Option<Value>) {
@@ -235,9 +248,9 @@ fn finish_reason(reason: &str) -> FinishReason {
     }
 }
 
-fn text(value: Option<Value>) -> Option<String> {
-    match value {
-        Some(Value::String(text)) if !text.is_empty() => Some(text),
+fn text(field: Option<Field<'_>>) -> Option<String> {
+    match field {
+        Some(Field::Text(text)) if !text.is_empty() => Some(text.into_owned()),
         _ => None,
     }
 }
@@ -251,7 +264,7 @@ fn part(part: &Value) -> Option<ModelChunk> {
     match &part["thinking"] {
         Value::String(thinking) => Some(reasoning_chunk(thinking.clone())),
         Value::Array(parts) => Some(reasoning_chunk(parts.iter().filter_map(|part| part["text"].as_str()).collect())),
-        _ => text(Some(part["text"].clone())).map(ModelChunk::text),
+        _ => part["text"].as_str().filter(|text| !text.is_empty()).map(ModelChunk::text),
     }
 }
 
