@@ -165,7 +165,8 @@ typedef struct lomusai_engine_options {
   // The store's file, NUL-terminated; NULL keeps runs in memory.
   const char *path;
   // Further settings as a JSON object, NUL-terminated; NULL for none: `sync` ("normal", "full"), `busy_ms`, `callbacks_max`,
-  // `keep_finished`, `threads`, `reader_events`, `lease_ms`, `recoveries_max`, `close_ms`.
+  // `keep_finished`, `threads`, `reader_events`, `lease_ms`, `recoveries_max`, `close_ms`, `providers`,
+  // `models`, `budgets`, `provider_limits`, `cassette`.
   const char *config_json;
   // Takes the engine's log; NULL for none. The library itself prints nothing.
   lomusai_log_fn log;
@@ -461,7 +462,8 @@ lomusai_status lomusai_unregister(const struct lomusai_engine *engine,
 //
 // Operations: `start`, `command {run_id, command}`, `run {run_id}`, `runs {status?, agent?, thread?, parent?, limit?, offset?}`,
 // `pending`, `result {run_id}`, `export {run_id}`, `digest {run_id}`, `digest_of {events}`, `delete_run {run_id}`, `thread {thread}`,
-// `threads {resource?, offset?, limit?}`, `messages {thread}`, `delete_thread {thread}`, `embed {embedder, texts}`.
+// `threads {resource?, offset?, limit?}`, `messages {thread}`, `delete_thread {thread}`, `embed {embedder, texts}`,
+// `models` (what is known and configured, with what each can do and costs), `budgets` (the shared ones, and what was spent).
 //
 // Errors: `argument_invalid` for an unknown operation or parameter; what the operation says; `engine_closed`. Thread-safe.
 lomusai_status lomusai_engine_call(const struct lomusai_engine *engine,

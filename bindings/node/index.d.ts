@@ -333,9 +333,63 @@ export interface AgentOptions<O extends Output = JsonSchema> {
   /** Most model calls in one run. Default 5. */
   maxSteps?: number;
   toolConcurrency?: number;
+  /** Models to ask where the one before failed. */
+  fallbacks?: (string | Fallback)[];
+  /** What a run and its sub-agents may use. */
+  budget?: Budget;
   metadata?: Record<string, unknown>;
   /** Where it runs; it is registered there at once. Default: an engine of its own, in memory. */
   engine?: Engine;
+}
+
+/** A model to ask where the one before failed. */
+export interface Fallback {
+  /** As an agent's `model` names one. */
+  model: string;
+  /** Default 0. */
+  maxRetries?: number;
+  disabled?: boolean;
+  /** Over the agent's and the run's. */
+  settings?: ModelSettings;
+}
+
+/** What may be used. What is absent is not bounded. */
+export interface Budget {
+  /** Of all kinds together. */
+  tokens?: number;
+  /** Money, in nano-dollars: $1 is 1e9. */
+  costNanoUsd?: number;
+  /** Calls of models, retries included. */
+  calls?: number;
+  /** Time in calls of models, in milliseconds. */
+  modelMs?: number;
+}
+
+/** What a million tokens cost, in micro-dollars: $2.50 is 2,500,000. */
+export interface Price {
+  input: number;
+  output: number;
+  cache_read?: number;
+  cache_write?: number;
+  reasoning?: number;
+  long?: { above: number; price: Price };
+}
+
+/** A model: what it can do, what it costs, and whether it can be asked now. What is absent is not known. */
+export interface ModelInfo {
+  provider: string;
+  model?: string;
+  configured?: boolean;
+  missing?: string;
+  context_tokens?: number;
+  output_tokens?: number;
+  tools?: boolean;
+  vision?: boolean;
+  reasoning?: boolean;
+  structured_output?: boolean;
+  price?: Price;
+  as_of?: string;
+  source?: string;
 }
 
 export interface RunOptions<O extends Output = JsonSchema> {
@@ -366,6 +420,10 @@ export interface RunOptions<O extends Output = JsonSchema> {
   requireApproval?: boolean;
   timeoutMs?: number;
   savePerStep?: boolean;
+  /** What the run may use, in place of the agent's budget. */
+  budget?: Budget;
+  /** Names of the engine's budgets that it draws on as well. */
+  sharedBudgets?: string[];
 }
 
 /** A model with instructions, tools and rules. */
@@ -395,6 +453,8 @@ export declare class Result<T = any> {
   readonly finish?: FinishReason;
   readonly steps?: number;
   readonly usage: Usage;
+  /** What it cost, in nano-dollars ($1 is 1e9); `null` where a price is not known, which is not nothing. */
+  readonly costNanoUsd: number | null;
   /** The whole conversation: the next call's `history`. */
   readonly messages: Message[];
   /** What this run added to it. */
@@ -434,6 +494,16 @@ export interface EngineOptions {
   leaseMs?: number;
   recoveriesMax?: number;
   closeMs?: number;
+  /** Settings of providers by the name before the slash of `provider/model`. Default: keys and addresses of the environment. */
+  providers?: Record<string, { type?: string; [setting: string]: unknown }>;
+  /** What is known of models over the table that comes along, prices first of all. */
+  models?: ModelInfo[];
+  /** Budgets that runs share, by name. */
+  budgets?: Record<string, Budget>;
+  /** Most calls, by provider. */
+  providerLimits?: Record<string, { concurrency?: number; callsPerMinute?: number; cacheMs?: number; cacheEntries?: number }>;
+  /** Records calls of models and tools, or gives them back. Default: what `LOMUSAI_CASSETTE` says. */
+  cassette?: { mode: 'record' | 'replay' | 'auto'; path: string };
   /** Takes the engine's notes. */
   onLog?: (note: { level: LogLevel; target: string; message: string }) => void;
 }
@@ -484,6 +554,10 @@ export declare class Engine implements AsyncDisposable {
   runInfo(runId: string): Promise<RunInfo>;
   /** Runs that wait for a command. */
   pending(): Promise<RunInfo[]>;
+  /** The models that are known: what each can do and costs, and whether it can be asked now. */
+  models(): Promise<ModelInfo[]>;
+  /** The shared budgets, and what was spent of each. */
+  budgets(): Promise<{ name: string; limit: Record<string, number>; spent: Record<string, number> }[]>;
   result(runId: string): Promise<Result>;
   /** A run's journal. */
   export(runId: string): Promise<DurableEvent[]>;

@@ -1,5 +1,5 @@
 // The demo's second program: goes on with the run in Node. The agent itself is in the file; only the tool has to be here.
-import { Engine, tool } from '@lomusai/node';
+import { Engine, scriptedModel, tool } from '@lomusai/node';
 
 const [path, runId] = process.argv.slice(2);
 const refund = tool({
@@ -7,12 +7,8 @@ const refund = tool({
   description: 'Pays an order back.',
   inputSchema: {
     type: 'object',
-    properties: {
-      order: { type: 'string', pattern: '^[A-Z]-[0-9]{2}$' },
-      cents: { type: 'integer', minimum: 1, maximum: 5000 },
-      reason: { type: 'string', minLength: 3, maxLength: 40 },
-    },
-    required: ['order', 'cents', 'reason'],
+    properties: { order: { type: 'string' }, cents: { type: 'integer' } },
+    required: ['order', 'cents'],
     additionalProperties: false,
   },
   requireApproval: true,
@@ -21,20 +17,13 @@ const refund = tool({
     return `${cents} cents paid back for ${order}`;
   },
 });
-const lookUp = tool({
-  name: 'look_up',
-  description: 'Finds an order.',
-  inputSchema: {
-    type: 'object',
-    properties: { order: { type: 'string', pattern: '^[A-Z]-[0-9]{2}$' } },
-    required: ['order'],
-    additionalProperties: false,
-  },
-  execute: ({ order }) => `Order ${order} is known.`,
-});
+const script = [
+  { says: 'Let me look that up. ', calls: [{ name: 'refund', arguments: { order: 'A-17', cents: 1299 } }] },
+  { says: 'Done: order A-17 is refunded.', usage: { input: 60, output: 8 } },
+];
 
 const engine = new Engine({ path });
-engine.register(refund, lookUp);
+engine.register(refund, scriptedModel(script, { name: 'model' }));
 const result = await engine.approve(runId);
-console.log(`  model: ${result.text.trim().replaceAll('\n', '\n  ')}`);
+console.log(`  clerk: ${result.text}`);
 await engine.close();

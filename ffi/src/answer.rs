@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
 use lomusai_core::{Error, Result};
-use lomusai_host::{Answer, CallInfo, Handler, Pushed};
+use lomusai_host::{Answer, CallInfo, Handler, Process, Pushed};
 use lomusai_wire::{Code, ErrorBody, codes};
 
 use crate::guard::{self, Userdata, guard};
@@ -19,7 +19,7 @@ use crate::{LOMUSAI_FULL, LOMUSAI_OK, lomusai_drop_fn, lomusai_error, lomusai_st
 pub struct lomusai_answer {
     answer: Answer,
     call: CallInfo,
-    process: u32,
+    process: Process,
 }
 
 /// A tool, a function, a provider or an embedder of the host. `input` is what is asked, as JSON: a tool's arguments as the model
@@ -41,7 +41,7 @@ pub(crate) struct Callback {
 
 impl Handler for Callback {
     fn call(&self, call: CallInfo, answer: Answer) {
-        let answer = Arc::new(lomusai_answer { answer, call, process: std::process::id() });
+        let answer = Arc::new(lomusai_answer { answer, call, process: Process::this() });
         let input = lomusai_str::of(&answer.call.input);
         // SAFETY: the header's contract for `lomusai_call_fn`; the reference passes to the callee, and `input` lives inside it.
         unsafe { (self.function)(self.userdata.pointer, input, Arc::into_raw(answer).cast_mut()) };
@@ -51,7 +51,7 @@ impl Handler for Callback {
 /// The answer behind a handle, in the process it belongs to.
 fn answer<'a>(pointer: *const lomusai_answer) -> Result<&'a lomusai_answer> {
     let answer = guard::handle("answer", pointer)?;
-    if answer.process != std::process::id() {
+    if !answer.process.is_this() {
         let message = "this call was made before the process forked: only the process it was made in can answer it";
         return Err(Error::new(codes::ENGINE_FORKED, message));
     }
@@ -331,7 +331,7 @@ pub unsafe extern "C" fn lomusai_answer_free(answer: *mut lomusai_answer) {
     guard::quietly(|| {
         // SAFETY: the caller gives back a reference that it owned; handles come from `Arc::into_raw`.
         let answer = unsafe { Arc::from_raw(answer) };
-        if answer.process != std::process::id() {
+        if !answer.process.is_this() {
             // A thread that was not forked along may have held its lock.
             std::mem::forget(answer);
         }

@@ -38,7 +38,8 @@ pub struct lomusai_engine_options {
     /// The store's file, NUL-terminated; NULL keeps runs in memory.
     pub path: *const c_char,
     /// Further settings as a JSON object, NUL-terminated; NULL for none: `sync` ("normal", "full"), `busy_ms`, `callbacks_max`,
-    /// `keep_finished`, `threads`, `reader_events`, `lease_ms`, `recoveries_max`, `close_ms`.
+    /// `keep_finished`, `threads`, `reader_events`, `lease_ms`, `recoveries_max`, `close_ms`, `providers`,
+    /// `models`, `budgets`, `provider_limits`, `cassette`.
     pub config_json: *const c_char,
     /// Takes the engine's log; NULL for none. The library itself prints nothing.
     pub log: lomusai_log_fn,
@@ -360,7 +361,8 @@ pub unsafe extern "C" fn lomusai_unregister(
 ///
 /// Operations: `start`, `command {run_id, command}`, `run {run_id}`, `runs {status?, agent?, thread?, parent?, limit?, offset?}`,
 /// `pending`, `result {run_id}`, `export {run_id}`, `digest {run_id}`, `digest_of {events}`, `delete_run {run_id}`, `thread {thread}`,
-/// `threads {resource?, offset?, limit?}`, `messages {thread}`, `delete_thread {thread}`, `embed {embedder, texts}`.
+/// `threads {resource?, offset?, limit?}`, `messages {thread}`, `delete_thread {thread}`, `embed {embedder, texts}`,
+/// `models` (what is known and configured, with what each can do and costs), `budgets` (the shared ones, and what was spent).
 ///
 /// Errors: `argument_invalid` for an unknown operation or parameter; what the operation says; `engine_closed`. Thread-safe.
 #[unsafe(no_mangle)]

@@ -8,9 +8,6 @@ use std::process::{Command, Stdio};
 use crate::shell::Shell;
 use crate::suites::{c, node, python};
 
-/// The demo's model is in the process: only this build has that.
-const LOCAL: &[&str] = &["--features", "local"];
-
 pub(crate) const USAGE: &str = "[--plain]";
 
 pub(crate) fn run(shell: &Shell, arguments: &[&str]) -> Result<(), String> {
@@ -24,27 +21,18 @@ pub(crate) fn run(shell: &Shell, arguments: &[&str]) -> Result<(), String> {
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(folder.join("node_modules/@lomusai")).map_err(|e| format!("{}: {e}", folder.display()))?;
 
-    say("Building the library and its packages. The first time this takes some minutes: llama.cpp is among them.");
-    shell.need_llama()?;
-    let interpreter = python::interpreter_with(shell, LOCAL)?;
+    say("Building the library and its packages. The first time this takes some minutes.");
+    let interpreter = python::interpreter(shell)?;
     let link = folder.join("node_modules/@lomusai/node");
-    std::os::unix::fs::symlink(node::package_with(shell, LOCAL)?, &link)
-        .map_err(|e| format!("{}: {e}", link.display()))?;
+    std::os::unix::fs::symlink(node::package(shell)?, &link).map_err(|e| format!("{}: {e}", link.display()))?;
     let sources = shell.root().join("examples/demo");
     fs::copy(sources.join("resume.mjs"), folder.join("resume.mjs")).map_err(|e| format!("resume.mjs: {e}"))?;
     let journal = folder.join("journal");
     c::compile(shell, &sources.join("journal.c"), &journal)?;
 
     let file = folder.join("runs.db");
-    say("1. A program in Python runs an agent on a model in its own process: no server, no key.");
-    match std::env::var("LOMUSAI_MODEL") {
-        Ok(model) => println!("   The model is {model}, as LOMUSAI_MODEL says.\n"),
-        Err(_) => println!(
-            "   The model is SmolLM2 with 135 million parameters, downloaded once (98 MB). It is here to show that the engine is real,\n   \
-             not to be clever: what it says may be nonsense. Its calls still fit the tools' schemas, since they are held to them while\n   \
-             they are written. LOMUSAI_MODEL=/path/to/a/better.gguf puts a better one in its place.\n"
-        ),
-    }
+    say("1. A program in Python runs an agent. Its tool wants a person's approval.");
+    println!("   The model is a script, so that the demo needs no key and no download; everything else is real.\n");
     let mut command = shell.command(&interpreter);
     command.arg(sources.join("start.py")).arg(&file);
     let run_id = shown_until_it_waits(command)?;

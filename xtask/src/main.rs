@@ -7,6 +7,7 @@
 
 mod bench;
 mod codegen;
+mod crash;
 mod demo;
 mod dist;
 mod shell;
@@ -35,6 +36,12 @@ const TASKS: &[Task] = &[
         usage: "",
         help: "the long forms of the tests that look for leaks and races",
         run: test::soak,
+    },
+    Task {
+        name: "crash",
+        usage: crash::USAGE,
+        help: "kill a process at every write of a workflow's journal",
+        run: crash::run,
     },
     Task { name: "demo", usage: demo::USAGE, help: "one run in three programs: Python, Node, C", run: demo::run },
     Task {

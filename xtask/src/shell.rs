@@ -58,33 +58,8 @@ impl Shell {
     /// The cargo that runs this task.
     pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command.args(arguments).envs(self.llama_env().iter().copied());
+        command.args(arguments);
         command
-    }
-
-    /// What builds of llama.cpp are told. It is built once for each of cargo's folders and profiles: with a cache of compiled files only
-    /// the first takes minutes.
-    pub(crate) fn llama_env(&self) -> &'static [(&'static str, &'static str)] {
-        let cached = &[("CMAKE_C_COMPILER_LAUNCHER", "ccache"), ("CMAKE_CXX_COMPILER_LAUNCHER", "ccache")];
-        if found("ccache") { cached } else { &[] }
-    }
-
-    /// Makes sure that llama.cpp can be built: what the feature `local` needs.
-    pub(crate) fn need_llama(&self) -> Result<(), String> {
-        self.need("c++", "g++")?;
-        self.need("cmake", "cmake")?;
-        // Its headers are read with libclang, which has no program; the compiler that brings it has.
-        self.need("clang", "clang")?;
-        if std::env::var_os("LIBCLANG_PATH").is_none() && !libclang() {
-            self.install("libclang-dev").map_err(|why| {
-                format!(
-                    "`libclang` is missing: install the system package `libclang-dev`, or set LIBCLANG_PATH ({why})"
-                )
-            })?;
-        }
-        // It only saves time.
-        let _ = self.need("ccache", "ccache");
-        Ok(())
     }
 
     /// Makes sure that a program is there: installs its Debian package where that is possible, or says what to install.
@@ -174,25 +149,25 @@ impl Shell {
             .map_err(|e| format!("{}: {e}", stamp.display()))
     }
 
+    /// Runs a program that must end well and print this.
+    pub(crate) fn says(&self, mut command: Command, expected: &str) -> Result<(), String> {
+        let shown = shown(&command);
+        let output = command.output().map_err(|e| format!("{shown}: cannot be started: {e}"))?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        if output.status.success() && said.contains(expected) {
+            println!("ok: {shown}");
+            return Ok(());
+        }
+        let complained = String::from_utf8_lossy(&output.stderr);
+        Err(format!("{shown}: {}, and did not print `{expected}`\n{said}{complained}", output.status))
+    }
+
     /// Runs a program whose output people want to see.
     pub(crate) fn run(&self, command: Command) -> Result<(), String> {
         let shown = shown(&command);
         let (status, _) = stream(command, None)?;
         if status.success() { Ok(()) } else { Err(format!("{shown}: {status}")) }
     }
-}
-
-/// Whether clang's library is where it is looked for.
-fn libclang() -> bool {
-    let listed = |folder: &str| fs::read_dir(folder).into_iter().flatten().flatten();
-    let llvm = listed("/usr/lib").map(|entry| entry.path()).filter(|path| path.to_string_lossy().contains("llvm"));
-    let places =
-        ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
-    let folders = places.iter().map(PathBuf::from).chain(llvm.map(|path| path.join("lib")));
-    cfg!(not(target_os = "linux"))
-        || folders.into_iter().any(|folder| {
-            listed(&folder.to_string_lossy()).any(|entry| entry.file_name().to_string_lossy().starts_with("libclang"))
-        })
 }
 
 /// Runs a program, shows what it prints as it prints it, and counts what its lines say.

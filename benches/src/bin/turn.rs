@@ -1,40 +1,12 @@
 //! What a turn costs the engine itself: CPU time and allocations of a run with a scripted model, without any network.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use lomusai::testing::ScriptedModel;
 use lomusai::tool::FnTool;
 use lomusai::{AgentSpec, Engine, Result, StartRequest, ToolSpec};
-use lomusai_benches::{cpu_us, print_case, print_count};
+use lomusai_benches::{Counting, cpu_us, print_case, print_count};
 use serde_json::{Value, json};
 
 const TURNS: u64 = 2000;
-
-/// Counts what is asked of the system's allocator.
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: everything is passed on to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -76,7 +48,7 @@ fn measure(answers: Vec<Value>, reader: Reader) -> Result<Cost> {
     // The first tenth warms up.
     for turn in 0..TURNS + TURNS / 10 {
         if turn == TURNS / 10 {
-            (us, allocations) = (cpu_us(), ALLOCATIONS.load(Ordering::Relaxed));
+            (us, allocations) = (cpu_us(), Counting::allocations());
         }
         let run = engine.launch(StartRequest::new("agent", "go"), None)?;
         match reader {
@@ -86,10 +58,7 @@ fn measure(answers: Vec<Value>, reader: Reader) -> Result<Cost> {
         run.result_blocking(None).expect("no timeout was given")?;
     }
     let turns = TURNS as f64;
-    Ok(Cost {
-        us: (cpu_us() - us) / turns,
-        allocations: (ALLOCATIONS.load(Ordering::Relaxed) - allocations) as f64 / turns,
-    })
+    Ok(Cost { us: (cpu_us() - us) / turns, allocations: (Counting::allocations() - allocations) as f64 / turns })
 }
 
 /// An answer of so many deltas.

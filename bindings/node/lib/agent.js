@@ -52,8 +52,8 @@ class Agent {
 
   /** The spec as the engine takes it; what it names is registered on the way. */
   #spec(parts) {
-    const { name, model, instructions, tools, agents, stop, approval, processors, hooks, limits, settings, output, ...rest } =
-      this.#options;
+    const { name, model, instructions, tools, agents, stop, approval, processors, hooks, limits, settings, output,
+      fallbacks, budget, ...rest } = this.#options;
     const named = (value, role) => {
       if (typeof value !== 'function') return value;
       parts.function(`${name}.${role}`, value);
@@ -95,6 +95,8 @@ class Agent {
     }
     if (limits !== undefined) spec.limits = snake(limits);
     if (settings !== undefined) spec.settings = snake(settings);
+    if (budget !== undefined) spec.budget = snake(budget);
+    if (fallbacks) spec.fallbacks = Array.from(fallbacks, fallback);
     if (this.#output) spec.output = this.#output.spec;
     return spec;
   }
@@ -111,7 +113,7 @@ class Agent {
     return engine.run(request, run);
   }
 
-  #request(input, { signal, engine = this.engine, output, clientTools, settings, ...rest }) {
+  #request(input, { signal, engine = this.engine, output, clientTools, settings, budget, ...rest }) {
     const request = { agent: this.name, input };
     const options = {};
     for (const [key, value] of Object.entries(snake(rest))) {
@@ -120,10 +122,19 @@ class Agent {
     const shape = outputSpec(output, 'the output schema of the run') ?? this.#output;
     if (output !== undefined) options.output = shape.spec;
     if (settings !== undefined) options.settings = snake(settings);
+    if (budget !== undefined) options.budget = snake(budget);
     if (clientTools !== undefined) options.client_tools = Array.from(clientTools, (tool) => (tool instanceof Tool ? tool.spec : tool));
     if (Object.keys(options).length > 0) request.options = options;
     return { engine, request, run: { signal, finalize: shape?.finalize } };
   }
+}
+
+/** An entry of a list of fallbacks as the engine takes it. */
+function fallback(entry) {
+  if (typeof entry === 'string') return { model: entry };
+  const wire = snake(entry);
+  if (wire.settings) wire.settings = snake(wire.settings);
+  return wire;
 }
 
 /** An output as the engine takes it, and what makes the schema's own value of an answer. */

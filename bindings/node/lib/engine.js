@@ -9,6 +9,15 @@ const { BuiltinProvider, isProvider } = require('./provider');
 const { Result, RunStream, observe } = require('./run');
 const { Tool } = require('./tool');
 
+/** An engine's options as the engine reads them. What is named by the host, such as a budget, keeps its name. */
+function wireOptions(options) {
+  const wire = snake(options);
+  for (const table of ['budgets', 'provider_limits', 'providers']) {
+    if (wire[table]) wire[table] = Object.fromEntries(Object.entries(wire[table]).map(([name, value]) => [name, snake(value)]));
+  }
+  return wire;
+}
+
 /**
  * Runs agents. Without a `path`, runs are kept in memory. Opening runs nothing; `start()`, once everything is registered, goes on with
  * the runs that another process left.
@@ -27,7 +36,7 @@ class Engine {
     const options = typeof settings === 'object' ? rest : settings;
     this.#onLog = onLog;
     this.#id = enter(this);
-    this.#native = sync(() => new native.Engine(port, this.#id, encode(snake(options), "the engine's options")));
+    this.#native = sync(() => new native.Engine(port, this.#id, encode(wireOptions(options), "the engine's options")));
     if (onLog) sync(() => this.#native.log());
   }
 
@@ -196,6 +205,16 @@ class Engine {
   /** The line about a run. */
   runInfo(runId) {
     return this.#ask('run', { run_id: runId });
+  }
+
+  /** The models that are known: what each can do and costs, and whether it can be asked now. */
+  models() {
+    return this.#ask('models');
+  }
+
+  /** The shared budgets, and what was spent of each. */
+  budgets() {
+    return this.#ask('budgets');
   }
 
   /** Runs that wait for a command. */

@@ -18,6 +18,7 @@ class Result {
     this.finish = wire.output?.finish;
     this.steps = wire.output?.steps;
     this.usage = wire.usage;
+    this.costNanoUsd = wire.cost_nano_usd ?? null;
     /** The whole conversation: the next call's `history`. */
     this.messages = wire.messages;
     /** What this run added to it. */

@@ -64,7 +64,7 @@ pub mod llm {
     #[cfg(feature = "local")]
     pub use lomusai_llm::local;
     #[cfg(feature = "compatible")]
-    pub use lomusai_llm::{KINDS, Kind, Provider, ProviderConfig, Router, Secret, Timeouts};
+    pub use lomusai_llm::{Embedder, KINDS, Kind, Provider, ProviderConfig, Router, Secret, Timeouts};
     pub use lomusai_runtime::layer;
     pub use lomusai_wire::{ModelChunk, ModelRequest};
 }

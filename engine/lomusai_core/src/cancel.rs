@@ -1,6 +1,5 @@
 //! Cancellation: a flag that can be polled, awaited or listened to, from any thread and without a runtime.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,7 +21,8 @@ struct Inner {
 #[derive(Default)]
 struct Listeners {
     next: u64,
-    active: BTreeMap<u64, Listener>,
+    /// By key, in the order in which they came. Few: a list is searched faster than a tree is built.
+    active: Vec<(u64, Listener)>,
 }
 
 enum Listener {
@@ -43,7 +43,7 @@ impl CancelToken {
         }
         // Taken out first: a listener may itself use this token.
         let listeners = std::mem::take(&mut self.0.listeners.lock().active);
-        for listener in listeners.into_values() {
+        for (_, listener) in listeners {
             match listener {
                 Listener::Waker(waker) => waker.wake(),
                 Listener::Callback(callback) => callback(),
@@ -76,7 +76,12 @@ impl CancelToken {
     }
 
     fn forget(&self, key: u64) {
-        self.0.listeners.lock().active.remove(&key);
+        let mut listeners = self.0.listeners.lock();
+        let Some(place) = listeners.active.iter().position(|(known, _)| *known == key) else { return };
+        let forgotten = listeners.active.remove(place);
+        drop(listeners);
+        // Out of the lock: what a callback holds may itself use this token when it goes.
+        drop(forgotten);
     }
 }
 
@@ -84,7 +89,7 @@ impl Listeners {
     fn insert(&mut self, listener: Listener) -> u64 {
         let key = self.next;
         self.next += 1;
-        self.active.insert(key, listener);
+        self.active.push((key, listener));
         key
     }
 }
@@ -120,17 +125,15 @@ impl Future for Cancelled {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let token = self.token.clone();
+        let Self { token, key } = &mut *self;
         let mut listeners = token.0.listeners.lock();
         if token.is_cancelled() {
             return Poll::Ready(());
         }
-        let waker = Listener::Waker(cx.waker().clone());
-        match self.key {
-            Some(key) => {
-                listeners.active.insert(key, waker);
-            }
-            None => self.key = Some(listeners.insert(waker)),
+        let known = key.and_then(|key| listeners.active.iter_mut().find(|(known, _)| *known == key));
+        match known {
+            Some((_, Listener::Waker(waker))) => waker.clone_from(cx.waker()),
+            _ => *key = Some(listeners.insert(Listener::Waker(cx.waker().clone()))),
         }
         Poll::Pending
     }

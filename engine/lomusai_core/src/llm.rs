@@ -382,6 +382,11 @@ impl MessageBuilder {
         self.parts.iter().filter_map(|building| building.part.as_text()).collect()
     }
 
+    /// How many bytes of text there are so far.
+    pub fn text_len(&self) -> usize {
+        self.parts.iter().filter_map(|building| building.part.as_text()).map(str::len).sum()
+    }
+
     /// What was used so far.
     pub fn usage(&self) -> Usage {
         self.usage

@@ -5,6 +5,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub use std::sync::{RwLockReadGuard, RwLockWriteGuard};
@@ -76,8 +77,15 @@ impl<T: ?Sized> RwLock<T> {
 }
 
 /// Wakes threads that wait under a [`Mutex`].
+///
+/// Waking is free where nobody waits: the standard library's asks the kernel each time, which is dear where most of the waiting is done
+/// by tasks. So what a waiter waits for must be changed under the lock before it is told.
 #[derive(Debug, Default)]
-pub struct Condvar(std::sync::Condvar);
+pub struct Condvar {
+    inner: std::sync::Condvar,
+    /// Raised and lowered under the lock of whoever waits.
+    waiting: AtomicU32,
+}
 
 /// Whether a wait ended because its time was over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,29 +101,42 @@ impl WaitTimeoutResult {
 impl Condvar {
     /// Nobody waits.
     pub const fn new() -> Self {
-        Self(std::sync::Condvar::new())
+        Self { inner: std::sync::Condvar::new(), waiting: AtomicU32::new(0) }
     }
 
     /// Wakes one.
     pub fn notify_one(&self) {
-        self.0.notify_one();
+        if self.is_awaited() {
+            self.inner.notify_one();
+        }
     }
 
     /// Wakes all.
     pub fn notify_all(&self) {
-        self.0.notify_all();
+        if self.is_awaited() {
+            self.inner.notify_all();
+        }
+    }
+
+    fn is_awaited(&self) -> bool {
+        // The lock orders it: whoever came to wait before the change had raised the count when they let go of the lock.
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Lets go of the lock until woken. May wake for no reason.
     pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
         let held = guard.0.take().expect(HELD);
-        guard.0 = Some(self.0.wait(held).unwrap_or_else(PoisonError::into_inner));
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        guard.0 = Some(self.inner.wait(held).unwrap_or_else(PoisonError::into_inner));
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// As [`wait`](Self::wait), at most `timeout`.
     pub fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, timeout: Duration) -> WaitTimeoutResult {
         let held = guard.0.take().expect(HELD);
-        let (held, result) = self.0.wait_timeout(held, timeout).unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let (held, result) = self.inner.wait_timeout(held, timeout).unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
         guard.0 = Some(held);
         WaitTimeoutResult(result.timed_out())
     }
@@ -125,5 +146,35 @@ impl Condvar {
     #[allow(clippy::disallowed_methods)]
     pub fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, deadline: Instant) -> WaitTimeoutResult {
         self.wait_for(guard, deadline.saturating_duration_since(Instant::now()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn nobody_sleeps_through_a_change() {
+        let shared = Arc::new((Mutex::new(0_u32), Condvar::new()));
+        let threads: Vec<_> = (0..4)
+            .map(|own| {
+                let shared = shared.clone();
+                std::thread::spawn(move || {
+                    let (turn, changed) = &*shared;
+                    for round in 0..5_000 {
+                        let mut now = turn.lock();
+                        while *now != round * 4 + own {
+                            changed.wait(&mut now);
+                        }
+                        *now += 1;
+                        drop(now);
+                        changed.notify_all();
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        assert_eq!(*shared.0.lock(), 20_000);
     }
 }

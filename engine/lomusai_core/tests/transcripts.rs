@@ -388,6 +388,9 @@ fn a_conversation_goes_on_with_another_provider_and_says_what_it_lost() {
         none.is_empty() && same.iter().zip(world.transcript.iter()).all(|(a, b)| Arc::ptr_eq(a, b)),
         "its own: untouched"
     );
+    let mut named = Accepts::of("anthropic-of-ours");
+    named.also.push("anthropic".into());
+    assert_eq!(hand_over(&world.transcript, &named).1, [], "the same provider under another name");
     let (other, changes) = hand_over(&world.transcript, &Accepts::of("deepseek"));
     let said: Vec<String> = changes.iter().map(ToString::to_string).collect();
     assert_eq!(

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use futures_util::stream;
-use lomusai_core::component::{CallContext, Function};
+use lomusai_core::component::{CallContext, Function, Step};
 use lomusai_core::llm::{EmbeddingProvider, LlmProvider, ModelStream};
 use lomusai_core::tool::Tool;
 use lomusai_core::{BoxFuture, Error, Result};
-use lomusai_wire::{ModelChunk, ModelRequest, ToolReply, ToolSpec, codes};
+use lomusai_wire::{ModelChunk, ModelRequest, StepReply, ToolReply, ToolSpec, codes};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 
-use crate::answer::{Answer, AnswerKind, CallInfo, Slot};
+use crate::answer::{Answer, AnswerKind, CallInfo, Reply, Slot};
 use crate::engine::Placement;
 use crate::pool::{HostPool, Ticket};
 use crate::{Handler, write};
@@ -42,8 +41,9 @@ impl Drop for Waiting {
 }
 
 impl Callable {
-    fn begin(&self, context: CallContext, input: String, reply: Option<oneshot::Sender<Result<Value>>>) -> Waiting {
-        let (answer, slot) = Answer::new(self.kind, self.name.clone(), context.clone(), reply);
+    fn begin(&self, context: CallContext, input: String) -> Waiting {
+        let context = Arc::new(context);
+        let (answer, slot) = Answer::new(self.kind, self.name.clone(), context.clone());
         let call = CallInfo { name: self.name.clone(), input, context };
         let mut waiting = Waiting { slot, pool: self.pool.clone(), ticket: None };
         match self.placement {
@@ -57,26 +57,31 @@ impl Callable {
         waiting
     }
 
-    async fn ask(&self, context: CallContext, input: String) -> Result<Value> {
-        let (reply, replied) = oneshot::channel();
-        let mut waiting = self.begin(context, input, Some(reply));
-        let result = replied.await;
+    async fn ask(&self, context: CallContext, input: String) -> Result<Reply> {
+        let mut waiting = self.begin(context, input);
+        let reply = waiting.slot.answer().await;
         // Answered: the callable may go on in its own time, and its thread counts as long as it does.
         waiting.ticket = None;
-        result.unwrap_or_else(|_| {
-            Err(Error::new(codes::ENGINE_CLOSED, "the engine was closed before the call was answered"))
+        reply
+    }
+
+    /// As [`ask`](Self::ask), of what is no tool.
+    async fn ask_function(&self, context: CallContext, input: String) -> Result<Value> {
+        Ok(match self.ask(context, input).await? {
+            Reply::Function(value) => value,
+            _ => unreachable!("each kind of call takes its own kind of answer only"),
         })
     }
 }
 
 /// Calls the host. A panic of the binding is told like an error of the callable.
 fn invoke(handler: &dyn Handler, call: CallInfo, answer: Answer) {
-    let name = call.name.clone();
     let kept = answer.clone();
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| handler.call(call, answer)));
     if caught.is_err() {
+        let name = kept.name();
         let _ = kept.reject(
-            Error::new(codes::CALLBACK_PANICKED, format!("the callback of `{name}` panicked")).with("name", &*name),
+            Error::new(codes::CALLBACK_PANICKED, format!("the callback of `{name}` panicked")).with("name", name),
         );
     }
 }
@@ -93,21 +98,10 @@ impl Tool for HostTool {
 
     fn call<'a>(&'a self, context: CallContext, arguments: &'a str) -> BoxFuture<'a, Result<ToolReply>> {
         Box::pin(async move {
-            let mut reply = self.callable.ask(context, arguments.to_owned()).await?;
-            // Taken apart by hand: an untagged enum would copy the output.
-            if let Value::Object(fields) = &mut reply {
-                if let Some(suspend) = fields.remove("suspend") {
-                    return Ok(ToolReply::Suspend { suspend });
-                }
-                let content = fields
-                    .remove("content")
-                    .map(serde_json::from_value)
-                    .transpose()
-                    .unwrap_or_default()
-                    .unwrap_or_default();
-                return Ok(ToolReply::Output { output: fields.remove("output").unwrap_or_default(), content });
-            }
-            Ok(reply.into())
+            Ok(match self.callable.ask(context, arguments.to_owned()).await? {
+                Reply::Tool(reply) => reply,
+                _ => unreachable!("a tool's call takes a tool's answer only"),
+            })
         })
     }
 }
@@ -116,7 +110,20 @@ pub(crate) struct HostFunction(pub(crate) Callable);
 
 impl Function for HostFunction {
     fn call<'a>(&'a self, context: CallContext, input: Value) -> BoxFuture<'a, Result<Value>> {
-        Box::pin(self.0.ask(context, input.to_string()))
+        Box::pin(self.0.ask_function(context, input.to_string()))
+    }
+}
+
+pub(crate) struct HostStep(pub(crate) Callable);
+
+impl Step for HostStep {
+    fn call<'a>(&'a self, context: CallContext, input: Value) -> BoxFuture<'a, Result<StepReply>> {
+        Box::pin(async move {
+            Ok(match self.0.ask(context, input.to_string()).await? {
+                Reply::Step(reply) => reply,
+                _ => unreachable!("a step's call takes a step's answer only"),
+            })
+        })
     }
 }
 
@@ -124,7 +131,7 @@ pub(crate) struct HostProvider(pub(crate) Callable);
 
 impl LlmProvider for HostProvider {
     fn stream<'a>(&'a self, context: CallContext, request: Arc<ModelRequest>) -> BoxFuture<'a, Result<ModelStream>> {
-        let waiting = self.0.begin(context, write(&*request), None);
+        let waiting = self.0.begin(context, write(&*request));
         let chunks = stream::unfold(Some((waiting, false)), |state| async move {
             let (mut waiting, finished) = state?;
             loop {
@@ -161,7 +168,7 @@ impl EmbeddingProvider for HostEmbedder {
     fn embed<'a>(&'a self, texts: &'a [&'a str]) -> BoxFuture<'a, Result<Vec<Vec<f32>>>> {
         Box::pin(async move {
             let context = CallContext::new("embed".into(), "embed".into());
-            let reply = self.callable.ask(context, json!({ "texts": texts }).to_string()).await?;
+            let reply = self.callable.ask_function(context, json!({ "texts": texts }).to_string()).await?;
             let wrong = |why: String| {
                 Error::new(codes::FUNCTION_REPLY_INVALID, format!("embedder `{}` {why}", self.callable.name))
                     .with("function", &*self.callable.name)

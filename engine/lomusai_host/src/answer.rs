@@ -7,9 +7,9 @@ use lomusai_core::cancel::{CancelGuard, CancelToken};
 use lomusai_core::component::{CallContext, HostSlot};
 use lomusai_core::sync::{Condvar, Mutex};
 use lomusai_core::{Error, Result};
-use lomusai_wire::{ModelChunk, ToolReply, codes};
+use lomusai_wire::{ModelChunk, StepReply, ToolReply, codes};
 use serde_json::{Value, json};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use crate::{pool, read, write};
 
@@ -21,12 +21,12 @@ pub struct CallInfo {
     pub name: Arc<str>,
     /// What is asked, as JSON: a tool's arguments, a provider's [`ModelRequest`](lomusai_wire::ModelRequest), a function's question.
     pub input: String,
-    /// Where the call stands.
-    pub context: CallContext,
+    /// Where the call stands. Shared with the handle it is answered by.
+    pub context: Arc<CallContext>,
 }
 
 impl CallInfo {
-    /// Facts about the call as JSON: `{run_id, effect_id, idempotency_key, agent, name, attempt, call_id?, deadline_ms?, context?, resume?}`.
+    /// Facts about the call as JSON: `{run_id, effect_id, idempotency_key, agent, name, attempt, call_id?, deadline_ms?, context?, resume?, state?}`.
     pub fn facts(&self) -> String {
         let context = &self.context;
         let mut facts = json!({
@@ -50,6 +50,9 @@ impl CallInfo {
         if let Some(resume) = &context.resume {
             fields.insert("resume".into(), resume.clone());
         }
+        if !context.state.is_empty() {
+            fields.insert("state".into(), Value::Object((*context.state).clone()));
+        }
         write(&facts)
     }
 
@@ -65,6 +68,8 @@ pub(crate) enum AnswerKind {
     Tool,
     Function,
     Provider,
+    /// One answer: a step's, `{output}`, `{suspend}` or `{bail}`.
+    Step,
 }
 
 /// The handle a call is answered by. Clones are one handle; dropping the last of them unanswered is an error that the engine tells.
@@ -76,7 +81,7 @@ pub struct Answer(Arc<Handle>);
 /// What clones share. Its drop is the end of the last of them.
 struct Handle {
     slot: Arc<Slot>,
-    context: CallContext,
+    context: Arc<CallContext>,
     name: Arc<str>,
     /// Listeners for cancellation that live as long as the handle.
     guards: Mutex<Vec<CancelGuard>>,
@@ -93,10 +98,19 @@ pub(crate) struct Slot {
 
 struct State {
     stage: Stage,
-    reply: Option<oneshot::Sender<Result<Value>>>,
     chunks: VecDeque<ModelChunk>,
-    /// How a provider's stream ended; handed out after its chunks.
-    end: Option<Result<()>>,
+    /// What the call was answered with, until the engine takes it; a provider's end comes after its chunks.
+    end: Option<Result<Reply>>,
+}
+
+/// What a call is answered with, as the engine wants it: nothing is written as JSON and read again on the way.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    Tool(ToolReply),
+    Step(StepReply),
+    Function(Value),
+    /// A provider's stream is whole.
+    Whole,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -119,13 +133,8 @@ pub enum Pushed {
 }
 
 impl Answer {
-    pub(crate) fn new(
-        kind: AnswerKind,
-        name: Arc<str>,
-        context: CallContext,
-        reply: Option<oneshot::Sender<Result<Value>>>,
-    ) -> (Self, Arc<Slot>) {
-        let state = State { stage: Stage::Open, reply, chunks: VecDeque::new(), end: None };
+    pub(crate) fn new(kind: AnswerKind, name: Arc<str>, context: Arc<CallContext>) -> (Self, Arc<Slot>) {
+        let state = State { stage: Stage::Open, chunks: VecDeque::new(), end: None };
         let slot = Arc::new(Slot {
             kind,
             state: Mutex::new(state),
@@ -142,7 +151,7 @@ impl Answer {
     /// # Errors
     /// `json_invalid`, and the call stays open; `already_answered`; `handle_closed`; `unsupported` for a provider.
     pub fn resolve(&self, json: &str) -> Result<()> {
-        let value: Value = read(&format!("the answer of `{}`", self.0.name), json)?;
+        let value: Value = read(format_args!("the answer of `{}`", self.0.name), json)?;
         self.resolve_value(value)
     }
 
@@ -152,34 +161,43 @@ impl Answer {
     /// As [`resolve`](Self::resolve).
     pub fn resolve_value(&self, value: Value) -> Result<()> {
         match self.0.slot.kind {
-            AnswerKind::Tool => self.settle(Ok(json!({ "output": value }))),
-            AnswerKind::Function => self.settle(Ok(value)),
+            AnswerKind::Tool => self.settle(Ok(Reply::Tool(value.into()))),
+            AnswerKind::Step => self.settle(Ok(Reply::Step(value.into()))),
+            AnswerKind::Function => self.settle(Ok(Reply::Function(value))),
             AnswerKind::Provider => Err(self.unsupported("a provider answers by chunks: push them, then finish")),
         }
     }
 
-    /// Answers a tool's call with a [`ToolReply`] as JSON: `{"output": …, "content": [parts]}` or `{"suspend": …}`.
+    /// Answers a tool's call with a [`ToolReply`] as JSON: `{"output": …, "content": [parts]}` or `{"suspend": …}`; a step's with a
+    /// [`StepReply`]: `{"output": …}`, `{"suspend": …, "label": …}` or `{"bail": …}`, each with `state` to set.
     ///
     /// # Errors
     /// As [`resolve`](Self::resolve).
     pub fn reply(&self, json: &str) -> Result<()> {
-        if self.0.slot.kind != AnswerKind::Tool {
-            return Err(self.unsupported("only a tool's call takes a tool's reply"));
+        if self.0.slot.kind == AnswerKind::Step {
+            let reply: StepReply = read(format_args!("the reply of `{}`", self.0.name), json)?;
+            return self.settle(Ok(Reply::Step(reply)));
         }
-        let reply: ToolReply = read(&format!("the reply of `{}`", self.0.name), json)?;
-        self.settle(Ok(serde_json::to_value(reply).expect("a reply is JSON")))
+        if self.0.slot.kind != AnswerKind::Tool {
+            return Err(self.unsupported("only the call of a tool or a step takes a reply"));
+        }
+        let reply: ToolReply = read(format_args!("the reply of `{}`", self.0.name), json)?;
+        self.settle(Ok(Reply::Tool(reply)))
     }
 
-    /// Suspends a tool's call until a `resume` command comes. The tool is then called again, with what resumed it.
+    /// Suspends the call of a tool or a step until a `resume` command comes. It is then called again, with what resumed it.
     ///
     /// # Errors
     /// As [`resolve`](Self::resolve).
     pub fn suspend(&self, payload: &str) -> Result<()> {
-        if self.0.slot.kind != AnswerKind::Tool {
-            return Err(self.unsupported("only a tool can suspend"));
+        if !matches!(self.0.slot.kind, AnswerKind::Tool | AnswerKind::Step) {
+            return Err(self.unsupported("only a tool or a step can suspend"));
         }
-        let payload: Value = read(&format!("the payload of `{}`", self.0.name), payload)?;
-        self.settle(Ok(json!({ "suspend": payload })))
+        let suspend: Value = read(format_args!("the payload of `{}`", self.0.name), payload)?;
+        self.settle(Ok(match self.0.slot.kind {
+            AnswerKind::Step => Reply::Step(StepReply::suspend(suspend)),
+            _ => Reply::Tool(ToolReply::Suspend { suspend }),
+        }))
     }
 
     /// Answers with an error. A tool's is told to the model.
@@ -194,6 +212,7 @@ impl Answer {
     pub fn host_error(&self, message: impl Into<String>) -> Error {
         let code = match self.0.slot.kind {
             AnswerKind::Tool => codes::TOOL_FAILED,
+            AnswerKind::Step => codes::STEP_FAILED,
             AnswerKind::Function => codes::FUNCTION_FAILED,
             AnswerKind::Provider => codes::PROVIDER_HOST_FAILED,
         };
@@ -259,7 +278,7 @@ impl Answer {
     /// `already_answered`; `handle_closed`; `unsupported` for other calls.
     pub fn finish(&self) -> Result<()> {
         match self.0.slot.kind {
-            AnswerKind::Provider => self.settle(Ok(Value::Null)),
+            AnswerKind::Provider => self.settle(Ok(Reply::Whole)),
             _ => Err(self.unsupported("only a provider's stream is finished")),
         }
     }
@@ -303,33 +322,30 @@ impl Answer {
         self.0.slot.state.lock().stage == Stage::Answered
     }
 
+    /// What is called.
+    pub(crate) fn name(&self) -> &str {
+        &self.0.name
+    }
+
     fn chunk(&self, json: &str) -> Result<ModelChunk> {
         if self.0.slot.kind != AnswerKind::Provider {
             return Err(self.unsupported("only a provider gives chunks"));
         }
-        let what = format!("a chunk of `{}`", self.0.name);
+        let name = &self.0.name;
         if json.trim_start().starts_with('"') {
-            return Ok(ModelChunk::Text { text: read(&what, json)? });
+            return Ok(ModelChunk::Text { text: read(format_args!("a chunk of `{name}`"), json)? });
         }
-        read(&what, json)
+        read(format_args!("a chunk of `{name}`"), json)
     }
 
-    fn settle(&self, result: Result<Value>) -> Result<()> {
+    fn settle(&self, result: Result<Reply>) -> Result<()> {
         let slot = &self.0.slot;
         let mut state = slot.state.lock();
         self.check(state.stage)?;
         state.stage = Stage::Answered;
-        match state.reply.take() {
-            Some(reply) => {
-                drop(state);
-                let _ = reply.send(result);
-            }
-            None => {
-                state.end = Some(result.map(drop));
-                drop(state);
-                slot.arrived.notify_one();
-            }
-        }
+        state.end = Some(result);
+        drop(state);
+        slot.arrived.notify_one();
         Ok(())
     }
 
@@ -355,6 +371,7 @@ impl Answer {
     fn word(&self) -> &'static str {
         match self.0.slot.kind {
             AnswerKind::Tool => "tool",
+            AnswerKind::Step => "step",
             AnswerKind::Function => "function",
             AnswerKind::Provider => "provider",
         }
@@ -371,18 +388,15 @@ impl Drop for Handle {
         let name = &self.name;
         let (code, word) = match self.slot.kind {
             AnswerKind::Tool => (codes::TOOL_UNANSWERED, "tool"),
+            AnswerKind::Step => (codes::STEP_UNANSWERED, "step"),
             AnswerKind::Function => (codes::FUNCTION_UNANSWERED, "function"),
             AnswerKind::Provider => (codes::FUNCTION_UNANSWERED, "provider"),
         };
         let error =
             Error::new(code, format!("{word} `{name}` let go of its call without an answer")).with(word, &**name);
-        match state.reply.take() {
-            Some(reply) => drop(reply.send(Err(error))),
-            None => {
-                state.end = Some(Err(error));
-                self.slot.arrived.notify_one();
-            }
-        }
+        state.end = Some(Err(error));
+        drop(state);
+        self.slot.arrived.notify_one();
     }
 }
 
@@ -393,7 +407,6 @@ impl Slot {
         if state.stage == Stage::Open {
             state.stage = Stage::Closed;
         }
-        state.reply = None;
         state.chunks.clear();
         // An error may hold the host's stack, and that the answer handle, and that this: a ring nobody would ever free.
         state.end = None;
@@ -412,5 +425,17 @@ impl Slot {
             return Some(Ok(chunk));
         }
         state.end.take().map(|end| Err(end.err()))
+    }
+
+    /// What the call was answered with, once it is. Whoever answered at once is not waited for.
+    pub(crate) async fn answer(&self) -> Result<Reply> {
+        loop {
+            let end = self.state.lock().end.take();
+            match end {
+                Some(end) => return end,
+                // One that comes in between is kept for us.
+                None => self.arrived.notified().await,
+            }
+        }
     }
 }

@@ -4,20 +4,21 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lomusai::llm::Router;
+use lomusai::llm::{ProviderConfig, Router};
 use lomusai_core::component::HostSlot;
 use lomusai_core::storage::{MemoryStore, Store};
 use lomusai_core::telemetry::TelemetrySink;
 use lomusai_core::testing::ScriptedModel;
 use lomusai_core::{Error, Result};
-use lomusai_runtime::{ComponentKind, Engine, EngineConfig};
-use lomusai_wire::{AgentSpec, Command, LogLevel, RunId, StartRequest, ToolSpec, codes};
+use lomusai_runtime::{ComponentKind, Engine, EngineConfig, RunRequest};
+use lomusai_wire::{AgentSpec, Command, LogLevel, RunId, StartRequest, ToolSpec, WorkflowRequest, WorkflowSpec, codes};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::adapters::{Callable, HostEmbedder, HostFunction, HostProvider, HostTool};
+use crate::adapters::{Callable, HostEmbedder, HostFunction, HostProvider, HostStep, HostTool};
 use crate::answer::AnswerKind;
 use crate::pool::{self, HostPool};
+use crate::process::Process;
 use crate::run::{HostObserver, HostRun};
 use crate::{Handler, ops, read};
 
@@ -66,7 +67,7 @@ const OPTION_NAMES: [&str; 6] = ["path", "sync", "busy_ms", "callbacks_max", "ke
 pub struct HostEngine {
     engine: Option<Engine>,
     pool: Arc<HostPool>,
-    process: u32,
+    process: Process,
 }
 
 impl HostEngine {
@@ -89,7 +90,7 @@ impl HostEngine {
         let router = Router::from_json(&Value::Object(own.providers).to_string())?;
         let engine = Engine::builder(config).with_store(store).with_router(Arc::new(router)).build()?;
         let pool = HostPool::new(own.callbacks_max.unwrap_or(256));
-        Ok(Arc::new(Self { engine: Some(engine), pool, process: std::process::id() }))
+        Ok(Arc::new(Self { engine: Some(engine), pool, process: Process::this() }))
     }
 
     /// The engine, unless this process is a fork of the one that opened it.
@@ -102,7 +103,7 @@ impl HostEngine {
     }
 
     pub(crate) fn check_process(&self) -> Result<()> {
-        if self.process == std::process::id() {
+        if self.process.is_this() {
             return Ok(());
         }
         Err(Error::new(
@@ -168,7 +169,8 @@ impl HostEngine {
                 Err(Error::new(codes::ARGUMENT_INVALID, message))
             }
             kind => {
-                let config = serde_json::from_value(Value::Object(fields)).map_err(wrong)?;
+                let config: ProviderConfig = serde_json::from_value(Value::Object(fields)).map_err(wrong)?;
+                config.secrets().for_each(|secret| engine.hide_secret(secret.expose()));
                 engine.register_provider(name, lomusai::llm::Provider::new(kind, config)?)
             }
         }
@@ -197,7 +199,26 @@ impl HostEngine {
         self.engine()?.register_agent(read::<AgentSpec>("the agent's spec", spec)?)
     }
 
-    /// Takes a component away; `kind` is `agent`, `tool`, `provider`, `function` or `embedder`. `false` if there was none.
+    /// Registers a workflow: its [`WorkflowSpec`] as JSON.
+    ///
+    /// # Errors
+    /// `json_invalid`, `argument_invalid`, `name_taken`, and what is wrong with the spec: `step_cycle`, `step_duplicate`,
+    /// `step_reference_unknown`, `expression_invalid`, `schema_invalid`, `spec_invalid`, `name_invalid`.
+    pub fn register_workflow(&self, spec: &str) -> Result<()> {
+        self.engine()?.register_workflow(read::<WorkflowSpec>("the workflow's spec", spec)?)
+    }
+
+    /// Registers a function that steps of workflows call. It is asked with the step's input and answers a value, or a
+    /// [`StepReply`](lomusai_wire::StepReply) by [`Answer::reply`](crate::Answer::reply).
+    ///
+    /// # Errors
+    /// `name_invalid`, `name_taken`.
+    pub fn register_step(&self, name: &str, placement: Placement, handler: Arc<dyn Handler>) -> Result<()> {
+        let callable = self.callable(name, AnswerKind::Step, placement, handler);
+        self.engine()?.register_step(name, HostStep(callable))
+    }
+
+    /// Takes a component away; `kind` is `agent`, `tool`, `provider`, `function`, `embedder`, `workflow` or `step`. `false` if there was none.
     ///
     /// # Errors
     /// `argument_invalid` for another kind.
@@ -208,8 +229,12 @@ impl HostEngine {
             "provider" => ComponentKind::Provider,
             "function" => ComponentKind::Function,
             "embedder" => ComponentKind::Embedder,
+            "workflow" => ComponentKind::Workflow,
+            "step" => ComponentKind::Step,
             other => {
-                let message = format!("a component is an agent, tool, provider, function or embedder, not `{other}`");
+                let message = format!(
+                    "a component is an agent, tool, provider, function, embedder, workflow or step, not `{other}`"
+                );
                 return Err(Error::new(codes::ARGUMENT_INVALID, message));
             }
         };
@@ -244,13 +269,21 @@ impl HostEngine {
 
     // --- Runs --------------------------------------------------------------------------------------------------------
 
-    /// Begins a run: a [`StartRequest`] as JSON, and a slot that the host's own callables find again. Does not wait: what cannot be
+    /// Begins a run: a [`StartRequest`] or a [`WorkflowRequest`] as JSON, and a slot that the host's own callables find again. Does not wait: what cannot be
     /// told at once (`run_exists`, `thread_busy`, storage errors) is the run's result.
     ///
     /// # Errors
     /// `json_invalid`, `argument_invalid`, `agent_unknown`, `input_empty` and the like, `engine_closed`.
     pub fn run(self: &Arc<Self>, request: &str, host: Option<HostSlot>) -> Result<HostRun> {
-        let request: StartRequest = read("the request", request)?;
+        // What runs is told by what is named.
+        #[derive(Deserialize)]
+        struct Named {
+            workflow: Option<serde::de::IgnoredAny>,
+        }
+        let request: RunRequest = match read::<Named>("the request", request)?.workflow {
+            Some(_) => read::<WorkflowRequest>("the request", request)?.into(),
+            None => read::<StartRequest>("the request", request)?.into(),
+        };
         let run = self.engine()?.launch(request, host)?;
         Ok(HostRun::new(self.clone(), run))
     }
@@ -369,7 +402,7 @@ impl HostEngine {
 impl Drop for HostEngine {
     fn drop(&mut self) {
         let Some(engine) = self.engine.take() else { return };
-        if self.process != std::process::id() {
+        if !self.process.is_this() {
             engine.abandon();
         }
     }

@@ -7,13 +7,17 @@ mod answer;
 mod engine;
 mod ops;
 mod pool;
+mod process;
 mod run;
 
 pub use answer::{Answer, CallInfo, Pushed};
 pub use engine::{HostEngine, LogFn, Placement};
 pub use ops::OPERATIONS;
 pub use pool::while_waiting;
+pub use process::Process;
 pub use run::{HostObserver, HostResult, HostRun, NextJson};
+
+use std::fmt::Display;
 
 use lomusai_core::{Error, Result};
 use lomusai_wire::codes;
@@ -37,7 +41,7 @@ impl<F: Fn(CallInfo, Answer) + Send + Sync> Handler for F {
 ///
 /// # Errors
 /// `json_invalid` for what is not JSON, `argument_invalid` for JSON of another form, naming `what` and the place.
-pub fn read<T: DeserializeOwned>(what: &str, json: &str) -> Result<T> {
+pub fn read<T: DeserializeOwned>(what: impl Display, json: &str) -> Result<T> {
     serde_json::from_str(json).map_err(|e| {
         let code = match e.classify() {
             serde_json::error::Category::Data => codes::ARGUMENT_INVALID,

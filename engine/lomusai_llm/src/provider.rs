@@ -96,7 +96,8 @@ impl Provider {
         self.answer(context, &request, model)
             .await
             .map(|(reply, request_id)| {
-                let answer = Answer {
+                // Boxed: an unfold moves its state in and out of every step.
+                let answer = Box::new(Answer {
                     reply,
                     request_id,
                     decoder: Decoder::new(self.kind.wire.fold(self.kind.name), self.max_event_bytes),
@@ -105,7 +106,7 @@ impl Provider {
                     ended: false,
                     until: None,
                     asked: asked.clone(),
-                };
+                });
                 Box::pin(stream::unfold(answer, |mut answer| async move {
                     let next = answer.next().await;
                     next.map(|chunk| (chunk, answer))

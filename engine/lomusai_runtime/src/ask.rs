@@ -47,13 +47,14 @@ impl ModelCall {
         self,
         context: CallContext,
         request: Arc<ModelRequest>,
-        filter: StreamFilter,
+        filter: Option<StreamFilter>,
     ) -> ModelOutcome {
         let cancel = context.cancel.clone();
         let builder = MessageBuilder::new(transcript::message_id(self.number), self.number, self.message_bytes);
         let mut reading = Reading { builder, held: None, heard: false };
         let info = self.engine.model_info(&self.component);
-        let asked = AssertUnwindSafe(self.read(context, request, info.as_ref(), &filter, &mut reading)).catch_unwind();
+        let asked =
+            AssertUnwindSafe(self.read(context, request, info.as_ref(), filter.as_ref(), &mut reading)).catch_unwind();
         let ended = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(Error::new(codes::RUN_CANCELLED, "the run was cancelled")),
@@ -83,7 +84,7 @@ impl ModelCall {
         context: CallContext,
         mut request: Arc<ModelRequest>,
         info: Option<&ModelInfo>,
-        filter: &StreamFilter,
+        filter: Option<&StreamFilter>,
         reading: &mut Reading,
     ) -> Result<()> {
         let found = self.engine.registry.model(&self.component)?;
@@ -137,6 +138,8 @@ impl ModelCall {
         if accepts.family.is_empty() {
             accepts.family = name.to_owned();
         }
+        // A provider of a known kind may be registered under any name, and messages say that name.
+        accepts.also.push(name.to_owned());
         let (messages, changes) = transcript::hand_over(&request.messages, &accepts);
         if changes.is_empty() && messages.len() == request.messages.len() {
             return;
@@ -153,11 +156,11 @@ impl ModelCall {
         provider: &dyn LlmProvider,
         context: CallContext,
         request: Arc<ModelRequest>,
-        filter: &StreamFilter,
+        filter: Option<&StreamFilter>,
         reading: &mut Reading,
     ) -> Result<()> {
         let mut stream = provider.stream(context, request).await?;
-        let mut objects = self.structured.then(PartialObjects::default);
+        let mut shown = Shown { said: Vec::new(), objects: self.structured.then(PartialObjects::default) };
         while let Some(chunk) = stream.next().await {
             let chunk = chunk?;
             reading.heard = true;
@@ -168,59 +171,62 @@ impl ModelCall {
                 }
             }
             let builder = &mut reading.builder;
-            if filter.names.is_empty() {
-                if self.push(builder, chunk, &mut objects).await? {
+            let Some(filter) = filter else {
+                if self.push(builder, chunk, &mut shown).await? {
                     return Ok(());
                 }
                 continue;
-            }
+            };
             match chunk {
                 ModelChunk::Text { text } => {
                     let text = filter.pass(text, false).await?;
-                    self.push(builder, ModelChunk::Text { text }, &mut objects).await?;
+                    self.push(builder, ModelChunk::Text { text }, &mut shown).await?;
                 }
                 ModelChunk::Finish { reason } => {
                     let text = filter.pass(String::new(), true).await?;
-                    self.push(builder, ModelChunk::Text { text }, &mut objects).await?;
-                    self.push(builder, ModelChunk::Finish { reason }, &mut objects).await?;
+                    self.push(builder, ModelChunk::Text { text }, &mut shown).await?;
+                    self.push(builder, ModelChunk::Finish { reason }, &mut shown).await?;
                     return Ok(());
                 }
                 other => {
-                    self.push(builder, other, &mut objects).await?;
+                    self.push(builder, other, &mut shown).await?;
                 }
             }
         }
         Err(truncated())
     }
 
-    async fn push(
-        &self,
-        builder: &mut MessageBuilder,
-        chunk: ModelChunk,
-        objects: &mut Option<PartialObjects>,
-    ) -> Result<bool> {
+    async fn push(&self, builder: &mut MessageBuilder, chunk: ModelChunk, shown: &mut Shown) -> Result<bool> {
         let publisher = &self.live.publisher;
         if !publisher.is_read() {
             return builder.push(chunk, &mut |_| {});
         }
+        let Shown { said, objects } = shown;
         let text = matches!(chunk, ModelChunk::Text { .. });
-        // Two is what a delta usually brings: its part's start and itself.
-        let mut said: Vec<EventBody> = Vec::with_capacity(2);
         let done = builder.push(chunk, &mut |body| said.push(body))?;
-        let place = said.last().and_then(|body| match body {
-            EventBody::PartDelta { message_id, index, .. } => Some((message_id.clone(), *index)),
+        let place = match (said.last(), &objects) {
+            (Some(EventBody::PartDelta { message_id, index, .. }), Some(_)) if text => {
+                Some((message_id.clone(), *index))
+            }
             _ => None,
-        });
-        for body in said {
+        };
+        for body in said.drain(..) {
             publisher.transient(body).await;
         }
-        if let (true, Some(objects), Some((message_id, index))) = (text, objects, place)
+        if let (Some(objects), Some((message_id, index))) = (objects, place)
             && let Some(object) = objects.read(builder)
         {
             publisher.transient(EventBody::PartDelta { message_id, index, delta: PartDelta::Object(object) }).await;
         }
         Ok(done)
     }
+}
+
+/// What is kept between the chunks of an answer that somebody reads.
+struct Shown {
+    /// What one chunk brings; empty between two.
+    said: Vec<EventBody>,
+    objects: Option<PartialObjects>,
 }
 
 fn charge(held: &mut Held, chunk: &ModelChunk) {
@@ -263,10 +269,10 @@ struct PartialObjects {
 
 impl PartialObjects {
     fn read(&mut self, builder: &MessageBuilder) -> Option<Value> {
-        let text = builder.text_so_far();
-        if text.len() < self.read_at {
+        if builder.text_len() < self.read_at {
             return None;
         }
+        let text = builder.text_so_far();
         self.read_at = text.len() + text.len() / 16;
         let object = parse_partial(text.trim_start().trim_start_matches("```json").trim_start_matches("```"))?;
         if self.last.as_ref() == Some(&object) {
@@ -277,7 +283,7 @@ impl PartialObjects {
     }
 }
 
-/// The stream processors: a chain beside the deltas, which is free when it is empty.
+/// The stream processors: a chain beside the deltas. Most runs have none.
 pub(crate) struct StreamFilter {
     pub(crate) engine: Arc<Inner>,
     pub(crate) names: Arc<[String]>,

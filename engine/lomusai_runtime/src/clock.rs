@@ -1,5 +1,7 @@
 //! The real clock and real ids. The only place that reads them.
 
+use std::fmt::Write;
+
 use lomusai_core::seam::{Clock, Ids};
 use lomusai_wire::RunId;
 
@@ -20,13 +22,29 @@ pub(crate) struct RandomIds;
 
 impl Ids for RandomIds {
     fn run_id(&self) -> RunId {
-        format!("run_{:011x}{}", SystemClock.now_ms(), random_hex(10)).into()
+        let mut random = [0; 10];
+        fill(&mut random);
+        let mut id = String::with_capacity(40);
+        let _ = write!(id, "run_{:011x}", SystemClock.now_ms());
+        push_hex(&mut id, &random);
+        id.into()
     }
 }
 
 /// So many random bytes, in hex.
 pub(crate) fn random_hex(bytes: usize) -> String {
-    let mut random = vec![0; bytes];
-    getrandom::fill(&mut random).expect("the system has randomness");
-    random.iter().map(|byte| format!("{byte:02x}")).collect()
+    let (mut random, mut text) = (vec![0; bytes], String::with_capacity(bytes * 2));
+    fill(&mut random);
+    push_hex(&mut text, &random);
+    text
+}
+
+fn fill(random: &mut [u8]) {
+    getrandom::fill(random).expect("the system has randomness");
+}
+
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        text.extend([byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).expect("below 16")));
+    }
 }

@@ -28,6 +28,8 @@ const THREAD_POLL: Duration = Duration::from_millis(50);
 
 /// The longest that tokio's clock is asked to wait at once; it holds two years.
 const TIMER_MAX_MS: u64 = 30 * 24 * 3_600_000;
+/// A run that has to wait longer than this is not kept in memory.
+const PARK_AFTER: Duration = Duration::from_secs(5);
 /// So much earlier than the engine's clock says may a timer go off.
 const EARLY_MS: u64 = 50;
 
@@ -35,7 +37,7 @@ pub(crate) struct Driver {
     pub(crate) engine: Arc<Inner>,
     pub(crate) plan: AnyPlan,
     pub(crate) live: Arc<Live>,
-    pub(crate) inbox: mpsc::UnboundedReceiver<Msg>,
+    pub(crate) inbox: mpsc::UnboundedReceiver<Box<Msg>>,
     pub(crate) machine: Machine,
     pub(crate) info: RunInfo,
     pub(crate) epoch: u64,
@@ -152,17 +154,22 @@ pub(crate) enum First {
     Recover,
     /// Handle this and say whether it was accepted.
     Command(Command, oneshot::Sender<Result<()>>),
+    /// Let what is due go off.
+    Wake,
     /// Only wait for suspended children that are at work again.
     Attach(EffectId, RunId),
 }
 
 enum Woken {
-    Message(Option<Msg>),
+    Message(Option<Box<Msg>>),
     Ended(Input),
     Timer,
 }
 
 impl Driver {
+    // What most runs never come to is boxed where it is awaited: a run's task has room for the largest of all that it may ever wait for, and
+    // there may be thousands.
+
     /// Drives the run until it ends or waits for a command. `begun` is told once its first events are committed, or why they could not be.
     pub(crate) async fn drive(mut self, first: First, begun: Option<oneshot::Sender<Result<()>>>) {
         // Readers must be told the end whatever happens, also when a store or the engine itself panics.
@@ -180,7 +187,8 @@ impl Driver {
                 self.info.recoveries += 1;
                 self.turn(Input::Recover).await
             }
-            First::Command(command, reply) => self.command(command, reply).await,
+            First::Command(command, reply) => Box::pin(self.command(command, reply)).await,
+            First::Wake => Box::pin(self.timer()).await,
             First::Attach(effect, child) => {
                 waiting.retain(|(id, _)| *id != effect);
                 self.attach(effect, child);
@@ -193,18 +201,18 @@ impl Driver {
         began?;
         while !self.is_settled() {
             match self.wake().await {
-                Woken::Message(Some(message)) => self.message(message).await?,
+                Woken::Message(Some(message)) => self.message(*message).await?,
                 // Every handle keeps the sender: the engine itself is gone.
                 Woken::Message(None) => return Err(engine_closed()),
                 Woken::Ended(input) => {
                     // What a component said before it answered comes before its answer.
                     while let Ok(message) = self.inbox.try_recv() {
-                        self.message(message).await?;
+                        self.message(*message).await?;
                     }
                     self.remember_host_error(&input);
                     self.turn(input).await?;
                 }
-                Woken::Timer => self.timer().await?,
+                Woken::Timer => Box::pin(self.timer()).await?,
             }
         }
         Ok(())
@@ -224,7 +232,7 @@ impl Driver {
             }
             match self.turn(Input::Start(Box::new(start.clone()))).await {
                 Err(busy) if busy.is(codes::THREAD_BUSY) && on_busy == OnBusy::Wait => {
-                    self.wait_for_thread(busy).await?
+                    Box::pin(self.wait_for_thread(busy)).await?
                 }
                 // Another run ended between our reading and our claim: read again.
                 Err(moved_on) if moved_on.is(codes::SEQUENCE_CONFLICT) && self.thread.is_some() => {}
@@ -284,10 +292,20 @@ impl Driver {
 
     fn is_settled(&self) -> bool {
         match self.machine.status() {
-            RunStatus::Running | RunStatus::Waiting => false,
+            RunStatus::Running => false,
+            RunStatus::Waiting => self.can_park(),
             RunStatus::Suspended => self.work.effects.is_empty(),
             _ => true,
         }
+    }
+
+    /// Whether a run that only waits for a time to come can be let go of until then: nobody looks at it, and it is long.
+    fn can_park(&self) -> bool {
+        let soon = Instant::now() + PARK_AFTER;
+        let publisher = &self.live.publisher;
+        // One is the engine's, one is ours: more are somebody who waits for the result.
+        let watched = !publisher.is_detached() || publisher.is_read() || Arc::strong_count(&self.live) > 2;
+        self.work.effects.is_empty() && !watched && self.work.timers.iter().all(|timer| timer.at > soon)
     }
 
     async fn wake(&mut self) -> Woken {
@@ -304,7 +322,7 @@ impl Driver {
 
     async fn message(&mut self, message: Msg) -> Result<()> {
         match message {
-            Msg::Command(command, reply) => self.command(command, reply).await,
+            Msg::Command(command, reply) => Box::pin(self.command(command, reply)).await,
             Msg::Emit(EventBody::Custom { effect_id: Some(effect_id), name, data, .. }) => {
                 self.turn(Input::Custom { effect_id, name, data }).await
             }
@@ -545,6 +563,12 @@ impl Driver {
         }
         self.inbox.close();
         self.engine.forget(&self.live);
+        // Behind `forget`: a wake-up that is due finds the run gone from memory.
+        if settled.is_ok()
+            && let Some(at_ms) = self.info.wakes_at_ms
+        {
+            self.engine.wake_at(&self.live.run_id, at_ms);
+        }
         self.live.settled.set(settled);
         self.live.publisher.end();
     }

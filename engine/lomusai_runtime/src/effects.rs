@@ -43,7 +43,11 @@ pub(crate) fn carry_out(
     let (id, component, timeout_ms) = (effect.effect_id, effect.component, effect.timeout_ms);
     match effect.input {
         EffectInput::Model { request, number, structured, first_token_ms, between_tokens_ms } => {
-            let filter = StreamFilter { engine: engine.clone(), names: stream.clone(), context: context.clone() };
+            let filter = (!stream.is_empty()).then(|| StreamFilter {
+                engine: engine.clone(),
+                names: stream.clone(),
+                context: context.clone(),
+            });
             let patience = Patience::new(Some(timeout_ms), first_token_ms, between_tokens_ms);
             let call = ModelCall { engine, live, component, patience, number, structured, message_bytes };
             Box::pin(async move { Input::Model(id, call.ask(context, request, filter).await) })
@@ -70,11 +74,11 @@ pub(crate) fn carry_out(
             Input::Step(id, result)
         }),
         EffectInput::Run { run_id, prompt } => {
-            let child = Child::Agent(StartRequest::new(component, prompt));
+            let child = Child::Agent(Box::new(StartRequest::new(component, prompt)));
             Box::pin(run_child(engine, live, id, child, run_id, context.cancel))
         }
         EffectInput::Workflow { run_id, input } => {
-            let child = Child::Workflow(WorkflowRequest::new(component, input));
+            let child = Child::Workflow(Box::new(WorkflowRequest::new(component, input)));
             Box::pin(run_child(engine, live, id, child, run_id, context.cancel))
         }
         EffectInput::Call { input } => Box::pin(async move {
@@ -174,7 +178,7 @@ fn emitter(live: &Arc<Live>) -> Emit {
     Arc::new(move |body: EventBody| {
         let Some(live) = live.upgrade() else { return };
         if body.is_durable() {
-            let _ = live.inbox.send(Msg::Emit(body));
+            let _ = live.inbox.send(Box::new(Msg::Emit(body)));
         } else {
             live.publisher.try_transient(body);
         }

@@ -23,7 +23,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
 use crate::budgets::Budgets;
-use crate::cassette::{Cassette, CassetteConfig};
+use crate::cassette::Cassette;
 use crate::clock::{RandomIds, SystemClock, random_hex};
 use crate::config::EngineConfig;
 use crate::inner::{Inner, closed, run_active};
@@ -111,10 +111,9 @@ impl EngineBuilder {
     /// `internal` when the system gives no threads; `cassette_invalid`, `argument_invalid` for the cassette.
     pub fn build(self) -> Result<Engine> {
         let cassette = match &self.config.cassette {
-            Some(config) => Some(config.clone()),
-            None => CassetteConfig::from_env()?,
+            Some(config) => Some(Cassette::open(config)?),
+            None => Cassette::of_env()?,
         };
-        let cassette = cassette.as_ref().map(Cassette::open).transpose()?;
         if let (Some(cassette), Some(router)) = (&cassette, &self.router) {
             router.secrets().iter().for_each(|secret| cassette.secrets.hide(secret));
         }
@@ -146,6 +145,9 @@ impl EngineBuilder {
             runtime: Mutex::new(Some(runtime)),
             closed: AtomicBool::new(false),
             beating: AtomicBool::new(false),
+            wakes: Mutex::default(),
+            woken: tokio::sync::Notify::new(),
+            waking: AtomicBool::new(false),
         })))
     }
 }

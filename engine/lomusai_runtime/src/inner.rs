@@ -1,6 +1,6 @@
 //! What every clone of an engine shares: the runs at work, and how they are begun, taken up, told and ended.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,8 +20,8 @@ use lomusai_core::tool::Tool;
 use lomusai_core::workflow::{self, WorkflowMachine};
 use lomusai_core::{Error, Result};
 use lomusai_wire::{
-    Command, Context, EffectId, Event, History, LogLevel, Message, ModelInfo, OnBusy, Parent, PendingKind, RunFilter,
-    RunId, RunInfo, RunStatus, SpecKind, StartRequest, ToolReply, WorkflowRequest, codes,
+    Command, Context, EffectId, Event, History, Kind, LogLevel, Message, ModelInfo, OnBusy, Parent, PendingKind,
+    RunFilter, RunId, RunInfo, RunStatus, SpecKind, StartRequest, ToolReply, WorkflowRequest, codes,
 };
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
@@ -31,7 +31,6 @@ use crate::cassette::{self, Cassette, Taped};
 use crate::config::EngineConfig;
 use crate::driver::{AnyPlan, Driver, First, ThreadPlace, Work};
 use crate::engine::StartReport;
-use crate::load::is_unfinished;
 use crate::publisher::Publisher;
 use crate::queue::EventQueue;
 use crate::registry::{Registry, split};
@@ -60,7 +59,16 @@ pub(crate) struct Inner {
     pub(crate) closed: AtomicBool,
     /// Whether the heartbeat of a shared store has been started.
     pub(crate) beating: AtomicBool,
+    /// Runs that are not in memory and go on at a time to come, soonest first.
+    pub(crate) wakes: Mutex<BTreeSet<(u64, RunId)>>,
+    /// Told when there is a new first of them.
+    pub(crate) woken: tokio::sync::Notify,
+    /// Whether somebody waits for them.
+    pub(crate) waking: AtomicBool,
 }
+
+/// How often runs to be woken are looked at in any case.
+const WAKE_LOOK_MS: u64 = 1_000;
 
 impl Inner {
     pub(crate) fn open(&self) -> Result<()> {
@@ -312,6 +320,65 @@ impl Inner {
         });
     }
 
+    /// Has a run that is let go of go on at this time. Its row in the store says the same, for the next `start`.
+    pub(crate) fn wake_at(self: &Arc<Self>, run_id: &RunId, at_ms: u64) {
+        self.wakes.lock().insert((at_ms, run_id.clone()));
+        self.woken.notify_one();
+        if self.waking.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let weak = Arc::downgrade(self);
+        self.handle.spawn(async move {
+            while let Some(inner) = weak.upgrade() {
+                if inner.closed.load(Ordering::Acquire) {
+                    return;
+                }
+                let now_ms = inner.clock.now_ms();
+                let first = inner.wakes.lock().first().cloned();
+                match first {
+                    Some((at_ms, run_id)) if at_ms <= now_ms => {
+                        inner.wakes.lock().remove(&(at_ms, run_id.clone()));
+                        inner.wake(&run_id).await;
+                    }
+                    // Looked at now and then whatever happens: the engine may be gone, or the clock set.
+                    first => {
+                        let wait = first.map_or(WAKE_LOOK_MS, |(at_ms, _)| (at_ms - now_ms).min(WAKE_LOOK_MS));
+                        let woken = inner.woken.notified();
+                        tokio::pin!(woken);
+                        woken.as_mut().enable();
+                        let _ = tokio::time::timeout(Duration::from_millis(wait), woken).await;
+                    }
+                }
+            }
+        });
+    }
+
+    /// A run's time has come. Who else takes it up, or has ended it, is welcome to.
+    async fn wake(self: &Arc<Self>, run_id: &RunId) {
+        let _loading = self.loading.lock().await;
+        if self.live(run_id).is_some() {
+            return;
+        }
+        match self.load(run_id, None, None).await {
+            Ok(driver) => {
+                let live = driver.live.clone();
+                let parent = live.parent.clone();
+                if self.add_live(&live).is_ok() {
+                    self.spawn(driver, First::Wake, None);
+                    drop(_loading);
+                    self.wake_parent(run_id, parent, None).await;
+                }
+            }
+            Err(error) if error.is(codes::RUN_FINISHED) || error.is(codes::RUN_UNKNOWN) => {}
+            // Its holder lets it go on; where that is dead, its lease has to run out first.
+            Err(error) if error.is(codes::RUN_ACTIVE) || error.kind() == Kind::Storage => {
+                let later = self.clock.now_ms() + self.config.lease_ms.max(300);
+                self.wakes.lock().insert((later, run_id.clone()));
+            }
+            Err(error) => self.log(LogLevel::Warn, &format!("run `{run_id}` is due and cannot go on here: {error}")),
+        }
+    }
+
     /// The child run of an effect: a new one, or the one that an earlier attempt started.
     pub(crate) async fn child(
         self: &Arc<Self>,
@@ -341,11 +408,11 @@ impl Inner {
                 (request.run_id, request.context, request.transient) = (Some(run_id), context, transient);
                 request.on_busy = OnBusy::Error;
                 request.options.shared_budgets = parent.budgets.shared();
-                request.into()
+                RunRequest::Agent(request)
             }
             Child::Workflow(mut request) => {
                 (request.run_id, request.context, request.transient) = (Some(run_id), context, transient);
-                request.into()
+                RunRequest::Workflow(request)
             }
         };
         self.spawn_new(request, Some((parent, effect.clone())), parent.host.clone(), None, None)
@@ -410,7 +477,7 @@ impl Inner {
             self.open()?;
             if let Some(live) = self.live(run_id) {
                 let (reply, replied) = oneshot::channel();
-                let sent = live.inbox.send(Msg::Command(command.clone(), reply)).is_ok();
+                let sent = live.inbox.send(Box::new(Msg::Command(command.clone(), reply))).is_ok();
                 if sent && matches!(command, Command::Cancel { .. }) {
                     live.cancel.cancel();
                 }
@@ -425,7 +492,8 @@ impl Inner {
             if self.live(run_id).is_some() {
                 continue;
             }
-            let driver = self.load(run_id, host.clone(), queue.clone()).await?;
+            let retry = matches!(command, Command::Retry);
+            let driver = self.load_for(run_id, host.clone(), queue.clone(), retry).await?;
             if let Some((child, command)) = for_child(&driver.machine, &command) {
                 // The parent waits for its child; the command is the child's.
                 let effect = child.0;
@@ -460,7 +528,7 @@ impl Inner {
     async fn wake_parent(self: &Arc<Self>, child: &RunId, parent: Option<Parent>, host: Option<HostSlot>) {
         let Some(Parent { run_id, effect_id, .. }) = parent else { return };
         if let Some(live) = self.live(&run_id) {
-            let _ = live.inbox.send(Msg::Attach(effect_id, child.clone()));
+            let _ = live.inbox.send(Box::new(Msg::Attach(effect_id, child.clone())));
             return;
         }
         let _loading = self.loading.lock().await;
@@ -486,16 +554,26 @@ impl Inner {
         self.open()?;
         let mut report = StartReport::default();
         let mut filter = RunFilter::default();
-        filter.status = vec![RunStatus::Running, RunStatus::Waiting, RunStatus::Blocked];
+        filter.status = vec![RunStatus::Running, RunStatus::Waiting, RunStatus::Suspended, RunStatus::Blocked];
         filter.limit = Some(u32::MAX);
         // Our own sign of life comes first: what is claimed below must not look abandoned.
         if self.store.capabilities().shared {
             self.store.heartbeat(&self.owner, self.clock.now_ms() + self.config.lease_ms).await?;
         }
-        for info in self.store.runs(&filter).await?.into_iter().rev().filter(is_unfinished) {
+        for info in self.store.runs(&filter).await?.into_iter().rev() {
             let run_id = info.run_id.clone();
+            if self.live(&run_id).is_some() {
+                continue;
+            }
+            // Nothing was under way: it goes on when its time has come.
+            if matches!(info.status, RunStatus::Waiting | RunStatus::Suspended) {
+                if let Some(at_ms) = info.wakes_at_ms {
+                    self.wake_at(&run_id, at_ms);
+                }
+                continue;
+            }
             // A child is taken up by its parent.
-            if info.parent.is_some() || self.live(&run_id).is_some() {
+            if info.parent.is_some() {
                 continue;
             }
             if info.recoveries >= self.config.recoveries_max {

@@ -34,8 +34,19 @@ impl Inner {
         host: Option<HostSlot>,
         queue: Option<Arc<EventQueue>>,
     ) -> Result<Driver> {
+        self.load_for(run_id, host, queue, false).await
+    }
+
+    /// As [`load`](Self::load); to `retry`, also one that has failed.
+    pub(crate) async fn load_for(
+        self: &Arc<Self>,
+        run_id: &RunId,
+        host: Option<HostSlot>,
+        queue: Option<Arc<EventQueue>>,
+        retry: bool,
+    ) -> Result<Driver> {
         let info = self.store.run(run_id).await?.ok_or_else(|| run_unknown(run_id))?;
-        if info.status.is_final() {
+        if info.status.is_final() && !(retry && info.status == RunStatus::Failed && info.kind == SpecKind::Workflow) {
             return Err(Error::new(codes::RUN_FINISHED, format!("run `{run_id}` has ended and takes no commands"))
                 .with("run_id", run_id.as_str()));
         }
@@ -246,9 +257,4 @@ pub(crate) fn run_unknown(run_id: &RunId) -> Error {
         format!("no run `{run_id}` is in the store: check the id, or open the store it was started on"),
     )
     .with("run_id", run_id.as_str())
-}
-
-/// Whether `engine.start` should try a run.
-pub(crate) fn is_unfinished(info: &RunInfo) -> bool {
-    matches!(info.status, RunStatus::Running | RunStatus::Waiting | RunStatus::Blocked)
 }

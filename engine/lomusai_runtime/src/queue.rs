@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lomusai_core::cancel::CancelToken;
@@ -23,6 +24,8 @@ pub enum Next {
 
 pub(crate) struct EventQueue {
     state: Mutex<State>,
+    /// Nobody reads any more. Set under the lock; looked at without it before every delta.
+    discards: AtomicBool,
     capacity: usize,
     /// For threads that read.
     arrived: Condvar,
@@ -37,15 +40,14 @@ struct State {
     /// How many events the reader missed since the last one it got.
     missed: u64,
     ended: bool,
-    /// Nobody reads any more.
-    discards: bool,
 }
 
 impl EventQueue {
     pub(crate) fn new(capacity: usize) -> Arc<Self> {
-        let state = State { events: VecDeque::new(), missed: 0, ended: false, discards: false };
+        let state = State { events: VecDeque::new(), missed: 0, ended: false };
         Arc::new(Self {
             state: Mutex::new(state),
+            discards: AtomicBool::new(false),
             capacity: capacity.max(1),
             arrived: Condvar::new(),
             readable: Notify::new(),
@@ -58,7 +60,7 @@ impl EventQueue {
         loop {
             {
                 let mut state = self.state.lock();
-                if state.discards || state.ended {
+                if self.discards() || state.ended {
                     return;
                 }
                 if state.events.len() < self.capacity || cancelled.is_cancelled() {
@@ -79,7 +81,7 @@ impl EventQueue {
     /// Adds an event if there is room, else counts it as missed.
     pub(crate) fn try_push(&self, event: &Arc<Event>) {
         let mut state = self.state.lock();
-        if state.discards || state.ended {
+        if self.discards() || state.ended {
             return;
         }
         if state.events.len() >= self.capacity {
@@ -102,14 +104,14 @@ impl EventQueue {
     /// Nobody reads any more: what is there goes, what comes is dropped.
     pub(crate) fn discard(&self) {
         let mut state = self.state.lock();
-        state.discards = true;
+        self.discards.store(true, Ordering::Release);
         state.events.clear();
         drop(state);
         self.writable.notify_one();
     }
 
     pub(crate) fn discards(&self) -> bool {
-        self.state.lock().discards
+        self.discards.load(Ordering::Acquire)
     }
 
     /// How many events were dropped since this was last asked.
@@ -122,7 +124,7 @@ impl EventQueue {
             self.writable.notify_one();
             return Some(Next::Event(event));
         }
-        (state.ended || state.discards).then_some(Next::End)
+        (state.ended || self.discards()).then_some(Next::End)
     }
 
     pub(crate) async fn next(&self) -> Next {

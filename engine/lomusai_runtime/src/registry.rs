@@ -95,8 +95,10 @@ pub(crate) struct Registry {
     embedders: RwLock<HashMap<String, Arc<dyn EmbeddingProvider>>>,
     workflows: RwLock<HashMap<String, Arc<WorkflowPlan>>>,
     steps: RwLock<HashMap<String, Arc<dyn Step>>>,
-    /// Plans that were made before, by agent name for new runs and by hash for stored ones.
+    /// Plans that were made before, by agent, for new runs.
     plans: RwLock<HashMap<String, Arc<Plan>>>,
+    /// Plans of stored runs, by the hash of their spec.
+    stored_plans: RwLock<HashMap<String, Arc<Plan>>>,
 }
 
 impl Registry {
@@ -151,6 +153,7 @@ impl Registry {
     pub(crate) fn remove(&self, kind: ComponentKind, name: &str) -> bool {
         // Plans hold tools and agents; the next run makes its own again.
         self.plans.write().clear();
+        self.stored_plans.write().clear();
         match kind {
             ComponentKind::Agent => self.agents.write().remove(name).is_some(),
             ComponentKind::Tool => self.tools.write().remove(name).is_some(),
@@ -288,15 +291,14 @@ impl Registry {
 
     /// The plan for a new run of an agent.
     pub(crate) fn plan(&self, agent: &str) -> Result<Arc<Plan>> {
-        let key = format!("agent:{agent}");
-        if let Some(plan) = self.plans.read().get(&key) {
+        if let Some(plan) = self.plans.read().get(agent) {
             return Ok(plan.clone());
         }
         let spec = find(&self.agents, ComponentKind::Agent, agent)?;
         let plan = self.compose((*spec).clone(), None)?;
         self.check_models(&plan.spec.agent)?;
         self.check_functions(&plan.spec)?;
-        self.plans.write().insert(key, plan.clone());
+        self.plans.write().insert(agent.to_owned(), plan.clone());
         Ok(plan)
     }
 
@@ -305,8 +307,7 @@ impl Registry {
     /// # Errors
     /// `run_blocked`, naming what is missing; `component_changed`, naming what has another schema now.
     pub(crate) fn plan_for_stored(&self, spec: RunSpec, hash: &str) -> Result<Arc<Plan>> {
-        let key = format!("hash:{hash}");
-        if let Some(plan) = self.plans.read().get(&key) {
+        if let Some(plan) = self.stored_plans.read().get(hash) {
             return Ok(plan.clone());
         }
         let plan = self
@@ -314,7 +315,7 @@ impl Registry {
             .map_err(|error| if error.is(codes::COMPONENT_CHANGED) { error } else { blocked(error) })?;
         self.check_models(&plan.spec.agent).map_err(blocked)?;
         self.check_functions(&plan.spec).map_err(blocked)?;
-        self.plans.write().insert(key, plan.clone());
+        self.stored_plans.write().insert(hash.to_owned(), plan.clone());
         Ok(plan)
     }
 
@@ -419,16 +420,17 @@ fn insert<T>(map: &RwLock<HashMap<String, T>>, kind: ComponentKind, name: String
 
 fn find<T: Clone>(map: &RwLock<HashMap<String, T>>, kind: ComponentKind, name: &str) -> Result<T> {
     let map = map.read();
-    if let Some(value) = map.get(name) {
-        return Ok(value.clone());
-    }
+    map.get(name).cloned().ok_or_else(|| unknown(&map, kind, name))
+}
+
+fn unknown<T>(map: &HashMap<String, T>, kind: ComponentKind, name: &str) -> Error {
     let what = kind.word();
     let mut known: Vec<&str> = map.keys().map(String::as_str).collect();
     known.sort_unstable();
     known.truncate(10);
     let known = if known.is_empty() { "none is".to_owned() } else { format!("there are {}", known.join(", ")) };
-    Err(Error::new(kind.unknown(), format!("no {what} `{name}` is registered ({known}): register it before the run"))
-        .with(what, name))
+    Error::new(kind.unknown(), format!("no {what} `{name}` is registered ({known}): register it before the run"))
+        .with(what, name)
 }
 
 /// Compares what schemas allow: their words for people may differ between languages.

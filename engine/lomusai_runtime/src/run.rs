@@ -97,8 +97,8 @@ impl RunRequest {
 
 /// What a run starts for one of its effects.
 pub(crate) enum Child {
-    Agent(StartRequest),
-    Workflow(WorkflowRequest),
+    Agent(Box<StartRequest>),
+    Workflow(Box<WorkflowRequest>),
 }
 
 impl Child {
@@ -117,7 +117,8 @@ pub(crate) struct Live {
     /// How deep runs may nest inside of it.
     pub(crate) depth: u32,
     pub(crate) parent: Option<Parent>,
-    pub(crate) inbox: mpsc::UnboundedSender<Msg>,
+    /// Boxed: the queue keeps room for many messages, and a run seldom gets one.
+    pub(crate) inbox: mpsc::UnboundedSender<Box<Msg>>,
     /// Set as soon as somebody asks for it to be cancelled, before it is recorded.
     pub(crate) cancel: CancelToken,
     pub(crate) publisher: Publisher,
@@ -192,7 +193,7 @@ impl Live {
     /// Asks for the run to be cancelled; the driver records it.
     pub(crate) fn cancel(&self, grace_ms: u64, reason: Option<String>) {
         let (reply, _) = oneshot::channel();
-        let _ = self.inbox.send(Msg::Command(Command::Cancel { grace_ms, reason }, reply));
+        let _ = self.inbox.send(Box::new(Msg::Command(Command::Cancel { grace_ms, reason }, reply)));
         // After the message: whoever is woken by the token finds the message there.
         self.cancel.cancel();
     }

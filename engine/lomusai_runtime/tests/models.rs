@@ -423,3 +423,38 @@ fn models_are_listed_with_what_is_known() {
     let other = models.iter().find(|info| info.id() == "openai/gpt-4o").unwrap();
     assert!(!other.configured && other.tools == Some(true) && other.context_tokens == Some(128_000));
 }
+
+/// A provider of a known kind, which answers with a signature and says what it is asked.
+struct Signing;
+
+impl LlmProvider for Signing {
+    fn accepts(&self) -> lomusai_core::transcript::Accepts {
+        lomusai_core::transcript::Accepts::of("anthropic")
+    }
+
+    fn stream<'a>(&'a self, context: CallContext, request: Arc<ModelRequest>) -> BoxFuture<'a, Result<ModelStream>> {
+        Box::pin(async move {
+            let script = json!([
+                {"chunks": [
+                    {"type": "reasoning", "text": "hm", "signature": "signed"},
+                    {"type": "tool_call", "name": "add", "arguments": {"a": 1, "b": 2}},
+                    {"type": "finish"}
+                ]},
+                {"asked": "/messages/1/parts/0"}
+            ]);
+            ScriptedModel::from_value(script)?.stream(context, request).await
+        })
+    }
+}
+
+#[test]
+fn a_signature_goes_back_to_its_provider_whatever_that_is_registered_as() {
+    let engine = Engine::in_memory().unwrap();
+    engine.register_provider("claude", Signing).unwrap();
+    register_add(&engine, Arc::default());
+    let mut spec = AgentSpec::new("signing", "claude/some-model");
+    spec.tools = vec!["add".into()];
+    engine.register_agent(spec).unwrap();
+    let result = run(&engine, StartRequest::new("signing", "Go")).unwrap();
+    assert!(result.text().contains("\"signature\":\"signed\""), "{}", result.text());
+}

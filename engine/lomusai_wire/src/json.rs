@@ -1,6 +1,7 @@
 //! JSON that is kept as text, and numbers that every language can hold.
 
 use std::fmt;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::de::{self, DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
@@ -14,10 +15,11 @@ pub const MAX_SAFE_INTEGER: i64 = 9_007_199_254_740_991;
 /// A JSON document kept as text, its properties in the order their author gave them: the order of a schema steers models.
 ///
 /// Only the order is the author's. White space, escapes and the spelling of numbers are made the same on the way in, so that one
-/// schema has one text whichever language printed it, and a text never spans lines. Equality is equality of that text.
+/// schema has one text whichever language printed it, and a text never spans lines. Equality is equality of that text. Cloning it copies a
+/// pointer: a schema goes into every request to a model.
 #[derive(Clone, Serialize, JsonSchema)]
 #[serde(transparent)]
-pub struct RawJson(#[schemars(with = "Value")] Box<RawValue>);
+pub struct RawJson(#[schemars(with = "Value")] Arc<RawValue>);
 
 impl RawJson {
     /// Checks that `text` is one JSON document and keeps it.
@@ -50,7 +52,7 @@ impl<'de> Deserialize<'de> for RawJson {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut text = String::new();
         Printer { into: &mut text, before: "" }.deserialize(deserializer)?;
-        RawValue::from_string(text).map(Self).map_err(D::Error::custom)
+        RawValue::from_string(text).map(|raw| Self(raw.into())).map_err(D::Error::custom)
     }
 }
 

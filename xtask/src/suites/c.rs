@@ -51,7 +51,7 @@ pub(crate) fn run(shell: &Shell, report: &mut Report) -> Result<(), String> {
     symbols(shell, report)?;
     headers(shell, report, &folder)?;
 
-    for name in ["basic", "hostile", "conformance"] {
+    for name in ["basic", "hostile", "models", "conformance"] {
         compile(shell, &root.join(format!("tests/c/{name}.c")), &folder.join(name))?;
         report.tests(&format!("tests/c/{name}.c"), shell.command(folder.join(name)), Reader::Plain)?;
     }
@@ -228,6 +228,35 @@ fn installed(shell: &Shell, report: &mut Report, folder: &Path) -> Result<(), St
     shell.run(make)?;
     for name in ["app", "app_static"] {
         report.prints(&format!("CMake's {name}"), shell.command(build.join(name)), &["1 + 2 is 3."])?;
+    }
+    Ok(())
+}
+
+/// Unpacks an archive in a clean folder, and builds and runs an example against it as its user would.
+pub(crate) fn unpacked(shell: &Shell, archive: &Path) -> Result<(), String> {
+    let folder = shell.target().join("shipping/try-c");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let mut tar = shell.command("tar");
+    tar.current_dir(&folder).args(["--extract", "--strip-components=1", "--file"]).arg(archive);
+    shell.run(tar)?;
+    let mut flags = shell.command("pkg-config");
+    flags.args(["--cflags", "--libs", "lomusai"]).env("PKG_CONFIG_PATH", folder.join("lib/pkgconfig"));
+    let output = flags.output().map_err(|e| format!("pkg-config: {e}"))?;
+    let flags = String::from_utf8_lossy(&output.stdout).into_owned();
+    for (name, last) in [("app", &[][..]), ("app-static", &["-Wl,-Bstatic", "-lmlomusai", "-Wl,-Bdynamic"][..])] {
+        let (program, libraries) = (folder.join(name), folder.join("lib"));
+        let mut gcc = compiler(shell, "gcc", "c11");
+        gcc.arg("examples/c/tools.c").arg("-o").arg(&program);
+        match last {
+            [] => gcc.args(flags.split_whitespace()),
+            _ => gcc.arg("-I").arg(folder.join("include")).arg("-L").arg(&libraries).args(last),
+        };
+        gcc.args(["-pthread", "-ldl", "-lm"]);
+        shell.run(gcc)?;
+        let mut command = shell.command(&program);
+        command.env("LD_LIBRARY_PATH", libraries);
+        shell.says(command, "1 + 2 is 3.")?;
     }
     Ok(())
 }

@@ -3,7 +3,6 @@
 use std::fs;
 
 use crate::shell::Shell;
-use crate::tally::Reader;
 use crate::test::Report;
 
 /// What each example prints, in part.
@@ -21,39 +20,6 @@ pub(crate) fn rust(shell: &Shell, report: &mut Report) -> Result<(), String> {
         report.prints(&format!("examples/rust/{name}.rs"), command, expected)?;
     }
     consumer(shell, report)
-}
-
-/// Models in the process, and the example of them, with real ones.
-pub(crate) fn local(shell: &Shell, report: &mut Report) -> Result<(), String> {
-    shell.need_llama()?;
-    let mut tests = shell.cargo(&["test", "--package", "lomusai_llm", "--features", "local", "--no-fail-fast"]);
-    tests.args(["--lib", "--test", "local"]);
-    // Threads of one model that wait for one another are slower than one.
-    tests.env("LOMUSAI_LOCAL_THREADS", "1");
-    if report.full {
-        tests.env("LOMUSAI_FULL", "1");
-    }
-    report.tests("cargo test --features local", tests, Reader::Libtest)?;
-    let example = ["run", "--quiet", "--package", "lomusai", "--features", "local", "--example", "local"];
-    report.prints("examples/rust/local.rs", shell.cargo(&example), &[" tokens"])
-}
-
-/// The demo, with the real model: what each of its programs must show. Never what the model says.
-pub(crate) fn demo(shell: &Shell, report: &mut Report) -> Result<(), String> {
-    let itself = std::env::current_exe().map_err(|e| format!("xtask cannot find itself: {e}"))?;
-    let mut command = shell.command(itself);
-    command.args(["demo", "--plain"]).env("LOMUSAI_LOCAL_THREADS", "1");
-    let expected = [
-        "look_up runs in Python, for ",
-        "waits for approval: refund(",
-        "was just killed (SIGKILL)",
-        "refund runs in Node, under the key ",
-        "  model: ",
-        " effect_suspended",
-        " run_finished",
-        "  digest 01",
-    ];
-    report.prints("the demo", command, &expected)
 }
 
 /// The README's Rust program, in a project of its own with a path dependency.

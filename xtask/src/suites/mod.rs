@@ -7,6 +7,7 @@ pub(crate) mod node;
 pub(crate) mod python;
 mod rust;
 
+use crate::bench::instructions;
 use crate::test::Suite;
 
 pub(crate) const SUITES: &[Suite] = &[
@@ -15,14 +16,13 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "clippy", language: "rust", run: rust::clippy },
     Suite { name: "docs", language: "rust", run: rust::docs },
     Suite { name: "rust", language: "rust", run: rust::tests },
+    Suite { name: "instructions", language: "rust", run: instructions::suite },
+    Suite { name: "crash", language: "rust", run: rust::crash },
     Suite { name: "examples", language: "rust", run: examples::rust },
     Suite { name: "c", language: "c", run: c::run },
     Suite { name: "python", language: "python", run: python::run },
     Suite { name: "node", language: "node", run: node::run },
     Suite { name: "cross", language: "all", run: cross::run },
-    // Last: they build llama.cpp, which the others do not need.
-    Suite { name: "local", language: "rust", run: examples::local },
-    Suite { name: "demo", language: "all", run: examples::demo },
 ];
 
 /// What `cargo xtask soak` runs, each in its long form.

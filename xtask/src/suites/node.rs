@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::examples::code_block;
 use crate::shell::Shell;
 use crate::tally::Reader;
 use crate::test::Report;
@@ -42,19 +43,12 @@ pub(crate) fn soak(shell: &Shell, report: &mut Report) -> Result<(), String> {
 
 /// The package with its compiled part, ready to be linked into a `node_modules`.
 pub(crate) fn package(shell: &Shell) -> Result<PathBuf, String> {
-    package_with(shell, &[])
-}
-
-/// As [`package`], with further arguments for cargo.
-pub(crate) fn package_with(shell: &Shell, features: &[&str]) -> Result<PathBuf, String> {
     shell.need("node", "nodejs")?;
-    let mut cargo = shell.cargo(&["build", "--package", "lomusai_node"]);
-    cargo.args(features);
-    shell.run(cargo)?;
+    shell.run(shell.cargo(&["build", "--package", "lomusai_node"]))?;
     let package = shell.root().join("bindings/node");
     let native = package.join("native");
     fs::create_dir_all(&native).map_err(|e| format!("{}: {e}", native.display()))?;
-    let file = native.join(format!("lomusai.{}.node", platform(shell, &package)?));
+    let file = native.join(format!("lomusai.{}.node", platform(shell)?));
     // Removed first: a process may have it open.
     let _ = fs::remove_file(&file);
     let library = library(&shell.target().join("debug"));
@@ -62,23 +56,51 @@ pub(crate) fn package_with(shell: &Shell, features: &[&str]) -> Result<PathBuf, 
     Ok(package)
 }
 
-/// Writes the packages that are published, with the library built into `built`, to `folder`.
-pub(crate) fn pack(shell: &Shell, built: &Path, folder: &Path) -> Result<(), String> {
+/// Writes the packages that are published, with this library, to `folder`: the main one, then the platform's.
+pub(crate) fn pack(shell: &Shell, library: &Path, folder: &Path) -> Result<Vec<PathBuf>, String> {
     shell.need("npm", "npm")?;
     let mut pack = shell.command("node");
-    pack.arg("bindings/node/scripts/pack.js").arg(library(built)).arg(folder);
-    shell.run(pack)
+    pack.arg("bindings/node/scripts/pack.js").arg(library).arg(folder);
+    let output = pack.output().map_err(|e| format!("node: {e}"))?;
+    if !output.status.success() {
+        return Err(format!("pack.js: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).lines().map(PathBuf::from).collect())
+}
+
+/// Installs packed packages in a clean folder and runs the README's program there.
+pub(crate) fn installed(shell: &Shell, packages: &[PathBuf]) -> Result<(), String> {
+    let folder = shell.target().join("shipping/try-node");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let page = fs::read_to_string(shell.root().join("README.md")).map_err(|e| format!("README.md: {e}"))?;
+    let program = code_block(&page, "js").ok_or("README.md has no JavaScript program")?;
+    for (name, text) in [("package.json", "{ \"private\": true }\n"), ("app.mjs", program)] {
+        fs::write(folder.join(name), text).map_err(|e| format!("{name}: {e}"))?;
+    }
+    // The platform's first: npm would look for it in a registry.
+    for package in packages.iter().rev() {
+        let mut npm = shell.command("npm");
+        npm.current_dir(&folder)
+            .args(["install", "--offline", "--no-audit", "--no-fund", "--omit=optional"])
+            .arg(package);
+        shell.run(npm)?;
+    }
+    let mut node = shell.command("node");
+    node.current_dir(&folder).arg("app.mjs");
+    shell.says(node, "1 + 2 is 3.")
 }
 
 /// What the loader calls this platform.
-fn platform(shell: &Shell, package: &Path) -> Result<String, String> {
+pub(crate) fn platform(shell: &Shell) -> Result<String, String> {
     let mut node = shell.command("node");
-    node.current_dir(package).args(["-p", "require('./lib/loader.js').platform()"]);
+    node.current_dir(shell.root().join("bindings/node")).args(["-p", "require('./lib/loader.js').platform()"]);
     let output = node.output().map_err(|e| format!("node: {e}"))?;
     let name = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     if output.status.success() && !name.is_empty() { Ok(name) } else { Err("node cannot say its platform".into()) }
 }
 
-fn library(folder: &Path) -> PathBuf {
+/// The compiled part, as cargo names it.
+pub(crate) fn library(folder: &Path) -> PathBuf {
     folder.join(format!("{}lomusai_node{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX))
 }

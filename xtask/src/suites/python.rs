@@ -53,59 +53,66 @@ pub(crate) fn soak(shell: &Shell, report: &mut Report) -> Result<(), String> {
 
 /// A Python in which the package is installed from its wheel, beside the tools of development.
 pub(crate) fn interpreter(shell: &Shell) -> Result<PathBuf, String> {
-    interpreter_with(shell, &[])
-}
-
-/// As [`interpreter`], with further arguments for cargo.
-pub(crate) fn interpreter_with(shell: &Shell, features: &[&str]) -> Result<PathBuf, String> {
     let python = shell.venv(&shell.root().join("bindings/python/requirements-dev.txt"))?;
-    let wheel = wheel(shell, &python, features)?;
+    let wheel = wheel(shell)?;
     let mut pip = shell.command(&python);
     install(&mut pip, &wheel);
     shell.run(pip)?;
     Ok(python)
 }
 
-/// Writes the wheel that is published to `folder`.
-pub(crate) fn release_wheel(shell: &Shell, folder: &Path) -> Result<(), String> {
+/// What builds the wheel in a profile into `folder`, and the Python that it runs in.
+pub(crate) fn maturin(shell: &Shell, profile: &str, folder: &Path) -> Result<(PathBuf, Command), String> {
     let python = shell.venv(&shell.root().join("bindings/python/requirements-dev.txt"))?;
-    build(shell, &python, "release", &[], folder)
+    let mut maturin = shell.command(&python);
+    maturin.args(["-m", "maturin", "build", "--quiet", "--profile", profile]);
+    maturin.args(["--manifest-path", "bindings/python/Cargo.toml", "--interpreter"]).arg(&python);
+    maturin.arg("--out").arg(folder);
+    // Its own: maturin builds pyo3 with another environment than cargo does, and each would undo the other's work.
+    maturin.env("CARGO_TARGET_DIR", shell.target().join("python"));
+    Ok((python, maturin))
+}
+
+/// Installs a wheel in a clean venv and runs the README's program there.
+pub(crate) fn installed(shell: &Shell, wheel: &Path) -> Result<(), String> {
+    let folder = shell.target().join("shipping/try-python");
+    let python = clean_venv(shell, &folder)?;
+    let mut pip = shell.command(&python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]).arg(wheel);
+    shell.run(pip)?;
+    let page = fs::read_to_string(shell.root().join("README.md")).map_err(|e| format!("README.md: {e}"))?;
+    let source = folder.join("readme.py");
+    let program = code_block(&page, "python").ok_or("README.md has no Python program")?;
+    fs::write(&source, program).map_err(|e| format!("{}: {e}", source.display()))?;
+    let mut command = shell.command(&python);
+    command.current_dir(&folder).arg(&source);
+    shell.says(command, "1 + 2 is 3.")
+}
+
+fn clean_venv(shell: &Shell, folder: &Path) -> Result<PathBuf, String> {
+    let _ = fs::remove_dir_all(folder);
+    let mut venv = shell.command("python3");
+    venv.args(["-m", "venv"]).arg(folder);
+    shell.run(venv)?;
+    Ok(folder.join("bin/python"))
 }
 
 /// Builds the wheel in the dev profile.
-fn wheel(shell: &Shell, python: &Path, features: &[&str]) -> Result<PathBuf, String> {
+fn wheel(shell: &Shell) -> Result<PathBuf, String> {
     let folder = shell.target().join("python/wheels");
     let _ = fs::remove_dir_all(&folder);
-    build(shell, python, "dev", features, &folder)?;
-    fs::read_dir(&folder)
+    let (_, maturin) = maturin(shell, "dev", &folder)?;
+    shell.run(maturin)?;
+    wheel_in(&folder)
+}
+
+/// The one wheel in a folder.
+pub(crate) fn wheel_in(folder: &Path) -> Result<PathBuf, String> {
+    fs::read_dir(folder)
         .map_err(|e| format!("{}: {e}", folder.display()))?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
         .ok_or_else(|| format!("maturin made no wheel in {}", folder.display()))
-}
-
-fn build(shell: &Shell, python: &Path, profile: &str, features: &[&str], folder: &Path) -> Result<(), String> {
-    let mut maturin = shell.command(python);
-    maturin
-        .args([
-            "-m",
-            "maturin",
-            "build",
-            "--quiet",
-            "--profile",
-            profile,
-            "--manifest-path",
-            "bindings/python/Cargo.toml",
-        ])
-        .args(features)
-        .arg("--interpreter")
-        .arg(python)
-        .arg("--out")
-        .arg(folder)
-        // Its own: maturin builds pyo3 with another environment than cargo does, and each would undo the other's work.
-        .env("CARGO_TARGET_DIR", shell.target().join("python"));
-    maturin.envs(shell.llama_env().iter().copied());
-    shell.run(maturin)
 }
 
 fn install(pip: &mut Command, wheel: &Path) {
@@ -125,11 +132,7 @@ fn install(pip: &mut Command, wheel: &Path) {
 /// The README's program, in a clean venv with nothing but the wheel.
 fn readme(shell: &Shell, report: &mut Report) -> Result<(), String> {
     let folder = shell.target().join("python/clean");
-    let _ = fs::remove_dir_all(&folder);
-    let mut venv = shell.command("python3");
-    venv.args(["-m", "venv"]).arg(&folder);
-    shell.run(venv)?;
-    let python = folder.join("bin/python");
+    let python = clean_venv(shell, &folder)?;
     let wheels = shell.target().join("python/wheels");
     let mut pip = shell.command(&python);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--find-links"]);

@@ -39,3 +39,12 @@ pub(crate) fn tests(shell: &Shell, report: &mut Report) -> Result<(), String> {
         ["test", "--workspace", "--no-fail-fast", "--exclude", "lomusai_python", "--exclude", "lomusai_node"];
     report.tests("cargo test", shell.cargo(&everything), Reader::Libtest)
 }
+
+/// A process killed at every write of its journal; 500 times in the long form.
+pub(crate) fn crash(shell: &Shell, report: &mut Report) -> Result<(), String> {
+    let kills = if report.full { "500" } else { "100" };
+    report.check(
+        "crash",
+        shell.cargo(&["run", "--quiet", "-p", "lomusai_tests", "--bin", "crash", "--", "--kills", kills]),
+    )
+}

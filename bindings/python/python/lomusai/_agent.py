@@ -34,7 +34,8 @@ class Agent(Generic[T]):
 
     Args:
         name: letters, digits, `_`, `-` and `.`, at most 64; unique on its engine.
-        model: a provider, `provider.model("name")`, or the name of a registered one, `name` or `name/model`.
+        model: a provider, `provider.model("name")`, or a name: of a registered provider, `name` or `name/model`, or
+            `openai/…`, `anthropic/…` and the like, with the key in the environment.
         instructions: the system message; or a function that is asked with `{agent, input}` once per run.
         description: what it does, for agents that may hand work to it.
         tools: tools, plain functions, or names of registered tools.
@@ -51,6 +52,8 @@ class Agent(Generic[T]):
         max_steps: most model calls in one run. Default 5.
         tool_concurrency: most tool calls at once. Default 10.
         limits: times and sizes: `run_ms`, `model_ms`, `tool_ms`, …
+        fallbacks: models to ask where the one before failed: names, or `{"model", "max_retries", "settings"}`.
+        budget: what a run and its sub-agents may use: `tokens`, `cost_nano_usd`, `calls`, `model_ms`.
         metadata: facts for the host.
         engine: the engine that runs it. Default: `default_engine()`.
 
@@ -78,6 +81,8 @@ class Agent(Generic[T]):
         max_steps: int | None = None,
         tool_concurrency: int | None = None,
         limits: Mapping[str, int] | None = None,
+        fallbacks: Iterable[str | Mapping[str, Any]] = (),
+        budget: Mapping[str, int] | None = None,
         metadata: Mapping[str, Any] | None = None,
         engine: Engine | None = None,
     ) -> None: ...
@@ -102,6 +107,8 @@ class Agent(Generic[T]):
         max_steps: int | None = None,
         tool_concurrency: int | None = None,
         limits: Mapping[str, int] | None = None,
+        fallbacks: Iterable[str | Mapping[str, Any]] = (),
+        budget: Mapping[str, int] | None = None,
         metadata: Mapping[str, Any] | None = None,
         engine: Engine | None = None,
     ) -> None: ...
@@ -125,6 +132,8 @@ class Agent(Generic[T]):
         max_steps: int | None = None,
         tool_concurrency: int | None = None,
         limits: Mapping[str, int] | None = None,
+        fallbacks: Iterable[str | Mapping[str, Any]] = (),
+        budget: Mapping[str, int] | None = None,
         metadata: Mapping[str, Any] | None = None,
         engine: Engine | None = None,
     ) -> None:
@@ -143,6 +152,7 @@ class Agent(Generic[T]):
             ("max_steps", max_steps),
             ("tool_concurrency", tool_concurrency),
             ("limits", limits),
+            ("budget", budget),
             ("metadata", metadata),
         ):
             if value is not None:
@@ -153,6 +163,7 @@ class Agent(Generic[T]):
                 if isinstance(instructions, str)
                 else {"function": self._function("instructions", instructions)}
             )
+        spec["fallbacks"] = [{"model": item} if isinstance(item, str) else dict(item) for item in fallbacks]
         spec["tools"] = [self._tool(item) for item in tools]
         spec["agents"] = [self._agent(item) for item in agents]
         if approval is True:

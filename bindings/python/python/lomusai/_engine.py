@@ -49,6 +49,13 @@ class Engine:
         lease_ms: how long a lease on a run outlives its holder's last sign of life. Default 15,000.
         recoveries_max: how often a run is recovered without progress before it counts as poisoned. Default 5.
         close_ms: how long `close` waits for runs and callables. Default 10,000.
+        providers: settings of providers by the name before the slash of `provider/model`, such as
+            `{"mine": {"type": "compatible", "base_url": …}}`. Default: keys and addresses of the environment.
+        models: what is known of models over the table that comes along: `[{"provider", "model", "price", …}]`.
+        budgets: budgets that runs share, by name: `{"team": {"tokens": …}}`. See `budget` of `Agent`.
+        provider_limits: most calls by provider: `{"openai": {"concurrency": …, "calls_per_minute": …}}`.
+        cassette: records calls of models and tools, or gives them back: `{"mode": "record" | "replay" | "auto",
+            "path": …}`. Default: what `LOMUSAI_CASSETTE` and `LOMUSAI_CASSETTE_PATH` say.
 
     Raises:
         StorageError: the file is locked, read-only, newer or damaged.
@@ -67,6 +74,11 @@ class Engine:
         lease_ms: int | None = None,
         recoveries_max: int | None = None,
         close_ms: int | None = None,
+        providers: Mapping[str, Mapping[str, Any]] | None = None,
+        models: Iterable[Mapping[str, Any]] | None = None,
+        budgets: Mapping[str, Mapping[str, int]] | None = None,
+        provider_limits: Mapping[str, Mapping[str, int]] | None = None,
+        cassette: Mapping[str, Any] | None = None,
     ) -> None:
         from . import _loop
 
@@ -81,6 +93,11 @@ class Engine:
             "lease_ms": lease_ms,
             "recoveries_max": recoveries_max,
             "close_ms": close_ms,
+            "providers": providers,
+            "models": None if models is None else list(models),
+            "budgets": budgets,
+            "provider_limits": provider_limits,
+            "cassette": None if cassette is None else {**cassette, "path": os.fspath(cassette["path"])},
         }
         _loop.own_bridge()
         self._native = native.Engine({key: value for key, value in options.items() if value is not None})
@@ -367,6 +384,22 @@ class Engine:
     async def apending(self) -> list[RunInfo]:
         """As `pending`, for asyncio."""
         return cast("list[RunInfo]", await self._acall("pending"))
+
+    def models(self) -> list[dict[str, Any]]:
+        """The models that are known: `{provider, model?, configured?, missing?, context_tokens?, price?, …}`."""
+        return cast("list[dict[str, Any]]", self._call("models"))
+
+    async def amodels(self) -> list[dict[str, Any]]:
+        """As `models`, for asyncio."""
+        return cast("list[dict[str, Any]]", await self._acall("models"))
+
+    def budgets(self) -> list[dict[str, Any]]:
+        """The shared budgets: `{name, limit, spent}`."""
+        return cast("list[dict[str, Any]]", self._call("budgets"))
+
+    async def abudgets(self) -> list[dict[str, Any]]:
+        """As `budgets`, for asyncio."""
+        return cast("list[dict[str, Any]]", await self._acall("budgets"))
 
     def result(self, run_id: str) -> Result[Any]:
         """What a run came to; waits while it is at work here. A failed run's error is in the result."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from . import _lomusai as native
-from .errors import LomusaiError
+from .errors import LimitError, LomusaiError
 from .events import Message, Pending, RunEvent, RunStatus, Usage
 
 if TYPE_CHECKING:
@@ -37,12 +37,18 @@ class Result(Generic[T]):
         """The output as it is recorded: `text`, `object`, `finish`, `steps`."""
         self.usage: Usage = cast(Usage, body.get("usage") or {})
         """Tokens used by the run and its sub-agents."""
+        self.cost_nano_usd: int | None = body.get("cost_nano_usd")
+        """What they cost, in nano-dollars ($1 is 1,000,000,000). `None`: a price is not known, which is not nothing."""
         self.messages: list[Message] = body.get("messages") or []
         """The whole conversation. The next call's `history`."""
         self.pending: list[Pending] = body.get("pending") or []
         """What a suspended run waits for."""
+        told = body.get("error") if self.status == "exhausted" else None
+        if told is not None:
+            # Told, and not raised: the run has come to what it could.
+            error = LimitError(told["message"], code=told["code"], details=told.get("details"))
         self.error: LomusaiError | None = error
-        """Why a run failed."""
+        """Why a run failed, or what was exhausted."""
         self._history: int = body.get("history") or 0
 
     @property

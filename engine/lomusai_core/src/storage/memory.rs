@@ -138,6 +138,10 @@ impl State {
             Box::new(Run { info: before, events: Vec::new(), owner: Some(owner), epoch, order: *created })
         });
         let finishes = info.status.is_final() && !run.info.status.is_final();
+        // A workflow's run that failed may be tried again.
+        if run.info.status.is_final() && !info.status.is_final() {
+            self.finished.retain(|finished| *finished != info.run_id);
+        }
         run.events.extend(events);
         run.info = info;
         if finishes {

@@ -13,6 +13,8 @@ use crate::agent::WRITTEN_BY;
 pub struct Accepts {
     /// Whose signatures and own parts it reads: the name before the slash of the model that wrote them.
     pub family: String,
+    /// Further names of the same family: what a program registered the provider as.
+    pub also: Vec<String>,
     /// Whether it takes reasoning that nobody signed, or somebody else.
     pub unsigned_reasoning: bool,
     /// Whether it takes images.
@@ -33,6 +35,7 @@ impl Default for Accepts {
     fn default() -> Self {
         Self {
             family: String::new(),
+            also: Vec::new(),
             unsigned_reasoning: true,
             images: true,
             files: true,
@@ -45,6 +48,11 @@ impl Default for Accepts {
 }
 
 impl Accepts {
+    /// Whether this name is one of its own.
+    fn is_own(&self, family: &str) -> bool {
+        self.family == family || self.also.iter().any(|name| name == family)
+    }
+
     /// What the providers of this kind document. One that is not known here takes everything.
     pub fn of(kind: &str) -> Self {
         let all = Self { family: kind.to_owned(), ..Self::default() };
@@ -140,7 +148,7 @@ impl Hand<'_> {
     }
 
     fn take(&mut self, message: &Arc<Message>) {
-        let foreign = family(message).is_some_and(|family| family != self.accepts.family);
+        let foreign = family(message).is_some_and(|family| !self.accepts.is_own(family));
         let mut changed = message.clone();
         if message.parts.iter().any(|part| self.is_strange(part, foreign)) {
             let mut parts = Vec::with_capacity(message.parts.len());
@@ -210,7 +218,7 @@ impl Hand<'_> {
             }
             Part::ToolCall(call) => foreign && (call.signature.is_some() || call.provider_id.is_some()),
             Part::ToolResult(result) => result.content.iter().any(|part| self.is_strange(part, foreign)),
-            Part::Provider { provider, .. } => *provider != self.accepts.family && !self.accepts.family.is_empty(),
+            Part::Provider { provider, .. } => !self.accepts.is_own(provider) && !self.accepts.family.is_empty(),
             Part::Unknown(_) => foreign,
             Part::Data { .. } => false,
             _ => false,

@@ -35,6 +35,8 @@ mod machine;
 mod mapping;
 mod plan;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use difference::difference;
 pub use machine::{Start, WorkflowMachine};

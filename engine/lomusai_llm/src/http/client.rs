@@ -1,17 +1,17 @@
 //! Builds a client: rustls with ring, the system's roots, one connection pool. Nothing process-wide is touched, since the process is the host's.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use lomusai_core::{Error, Result};
 use lomusai_wire::codes;
 use reqwest::{Proxy, Url};
-use rustls::client::danger::ServerCertVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::CertificateDer;
 #[cfg(feature = "_http")]
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_platform_verifier::Verifier;
 
 use crate::Secret;
@@ -73,20 +73,68 @@ fn tls(base_url: &Url, authorities: Vec<CertificateDer<'static>>) -> Result<Clie
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::new(codes::INTERNAL, format!("ring lacks the default TLS versions: {error}")))?;
-    let builder = match verifier(authorities, provider) {
-        Ok(verifier) => builder.dangerous().with_custom_certificate_verifier(verifier),
-        // A container without root certificates can still reach a model server over plain HTTP.
-        Err(_) if base_url.scheme() == "http" => builder.with_root_certificates(RootCertStore::empty()),
-        Err(error) => {
-            return Err(Error::new(
-                codes::ARGUMENT_INVALID,
-                format!("no certificate authority to trust: {error}. Install the system's, or set ca_file"),
-            ));
-        }
+    let verifier: Arc<dyn ServerCertVerifier> = match base_url.scheme() {
+        // Only a proxy could ask for it here: the system's authorities take longer to read than an engine to start, and a container
+        // that has none can still reach a model server over plain HTTP.
+        "http" => Arc::new(WhenAsked { authorities, provider, verifier: OnceLock::new() }),
+        _ => verifier(authorities, provider).map_err(|error| {
+            let message = format!("no certificate authority to trust: {error}. Install the system's, or set ca_file");
+            Error::new(codes::ARGUMENT_INVALID, message)
+        })?,
     };
-    let mut config = builder.with_no_client_auth();
+    let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// A verifier that is made when a certificate has to be verified.
+#[derive(Debug)]
+struct WhenAsked {
+    authorities: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+    verifier: OnceLock<std::result::Result<Arc<dyn ServerCertVerifier>, rustls::Error>>,
+}
+
+impl WhenAsked {
+    fn verifier(&self) -> std::result::Result<&dyn ServerCertVerifier, rustls::Error> {
+        let made = self.verifier.get_or_init(|| verifier(self.authorities.clone(), self.provider.clone()));
+        made.as_deref().map_err(Clone::clone)
+    }
+}
+
+impl ServerCertVerifier for WhenAsked {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
+        self.verifier()?.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier()?.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier()?.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 #[cfg(not(target_os = "android"))]

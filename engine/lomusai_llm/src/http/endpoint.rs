@@ -1,12 +1,17 @@
 //! A place to post to: sends a body and reads the answer piece by piece, within the time between pieces and until cancelled.
 
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::poll;
 use lomusai_core::cancel::{CancelToken, Cancelled};
 use lomusai_core::{Error, Result};
 use lomusai_wire::codes;
 use reqwest::Url;
 use reqwest::header::HeaderMap;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::failure;
 use crate::Secret;
@@ -23,14 +28,17 @@ pub(crate) struct Endpoint {
     pub(crate) idle: Duration,
     /// Most bytes of one answer.
     pub(crate) bytes_max: u64,
+    #[cfg(feature = "bedrock")]
+    pub(crate) is_aws: bool,
+    /// What signs each request, where one does.
+    #[cfg(feature = "bedrock")]
+    pub(crate) signer: Option<super::aws::Signer>,
 }
 
 /// An answer whose head has come. Dropping it closes the connection.
 pub(crate) struct Reply {
     response: reqwest::Response,
-    cancelled: Cancelled,
-    host: String,
-    idle: Duration,
+    patience: Patience,
     bytes: u64,
     bytes_max: u64,
 }
@@ -42,14 +50,12 @@ impl Endpoint {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(Error::new(codes::UNSUPPORTED, "a provider over HTTP must be called within a tokio runtime"));
         }
-        let host = self.host();
-        let mut cancelled = cancel.cancelled();
+        let mut patience = Patience::new(self.host(), self.idle, cancel);
         let url = self.url(&post);
-        let sending = self.client.post(url).headers(self.headers.clone()).body(post.body).send();
-        let response = within(self.idle, &host, &mut cancelled, sending)
-            .await?
-            .map_err(|error| failure::of_transport(&host, error))?;
-        Ok(Reply { response, cancelled, host, idle: self.idle, bytes: 0, bytes_max: self.bytes_max })
+        let headers = self.headers_for(&url, &post.body)?;
+        let sending = self.client.post(url).headers(headers).body(post.body).send();
+        let response = patience.wait(sending).await?.map_err(|error| failure::of_transport(&patience.host, error))?;
+        Ok(Reply { response, patience, bytes: 0, bytes_max: self.bytes_max })
     }
 
     fn url(&self, post: &Post) -> Url {
@@ -64,10 +70,28 @@ impl Endpoint {
             _ => &post.path,
         };
         url.path_segments_mut().expect("an http address has a path").pop_if_empty().extend(path);
+        // AWS's own clients do, and what is signed is what is sent.
+        #[cfg(feature = "bedrock")]
+        if self.is_aws {
+            url.set_path(&url.path().replace(':', "%3A"));
+        }
         if !post.query.is_empty() {
             url.query_pairs_mut().extend_pairs(post.query);
         }
         url
+    }
+
+    #[cfg(not(feature = "bedrock"))]
+    fn headers_for(&self, _: &Url, _: &[u8]) -> Result<HeaderMap> {
+        Ok(self.headers.clone())
+    }
+
+    #[cfg(feature = "bedrock")]
+    fn headers_for(&self, url: &Url, body: &[u8]) -> Result<HeaderMap> {
+        let Some(signer) = &self.signer else { return Ok(self.headers.clone()) };
+        #[allow(clippy::disallowed_methods, reason = "AWS refuses a signature of any time but the real one")]
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        signer.signed(url, self.headers.clone(), body, now)
     }
 
     /// The error without any secret that the server may have quoted.
@@ -103,23 +127,39 @@ impl Reply {
 
     /// Whom the answer is from, for errors.
     pub(crate) fn host(&self) -> &str {
-        &self.host
+        &self.patience.host
     }
 
     /// The next piece, or nothing at the end.
     pub(crate) async fn piece(&mut self) -> Result<Option<impl AsRef<[u8]> + use<>>> {
-        let piece =
-            within(self.idle, &self.host, &mut self.cancelled, self.response.chunk()).await?.map_err(|error| {
-                let why = failure::causes(&error.without_url());
-                let message = format!("the answer of {} broke off: {why}", self.host);
-                Error::new(codes::STREAM_TRUNCATED, message)
-            })?;
+        let piece = self.patience.wait(self.response.chunk()).await?.map_err(|error| {
+            let why = failure::causes(&error.without_url());
+            let message = format!("the answer of {} broke off: {why}", self.patience.host);
+            Error::new(codes::STREAM_TRUNCATED, message)
+        })?;
         self.bytes += piece.as_ref().map_or(0, |piece| piece.len() as u64);
         if self.bytes > self.bytes_max {
-            let message = format!("the answer of {} is larger than max_response_bytes = {}", self.host, self.bytes_max);
+            let (host, bytes_max) = (&self.patience.host, self.bytes_max);
+            let message = format!("the answer of {host} is larger than max_response_bytes = {bytes_max}");
             return Err(Error::new(codes::PROVIDER_RESPONSE_INVALID, message));
         }
         Ok(piece)
+    }
+
+    /// The rest.
+    ///
+    /// # Errors
+    /// As of [`piece`](Self::piece); `provider_response_invalid` where there are more than `bytes_max`.
+    pub(crate) async fn bytes(mut self, bytes_max: usize) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = self.piece().await? {
+            bytes.extend_from_slice(piece.as_ref());
+            if bytes.len() > bytes_max {
+                let message = format!("the answer of {} is larger than max_response_bytes = {bytes_max}", self.host());
+                return Err(Error::new(codes::PROVIDER_RESPONSE_INVALID, message));
+            }
+        }
+        Ok(bytes)
     }
 
     /// The rest as text, cut off after `bytes_max`. What cannot be read is left out: a bad end must not hide what was said.
@@ -136,13 +176,45 @@ impl Reply {
     }
 }
 
-async fn within<T>(idle: Duration, host: &str, cancelled: &mut Cancelled, work: impl Future<Output = T>) -> Result<T> {
-    tokio::select! {
-        biased;
-        () = cancelled => Err(Error::new(codes::RUN_CANCELLED, "the model call was cancelled")),
-        done = tokio::time::timeout(idle, work) => done.map_err(|_| {
-            let message = format!("{host} sent nothing for timeouts.idle_ms = {}", idle.as_millis());
-            Error::new(codes::MODEL_TIMEOUT, message).with("host", host)
-        }),
+/// How long a server is waited for: at most so long for each thing it sends, and until cancelled.
+struct Patience {
+    host: String,
+    idle: Duration,
+    cancel: CancelToken,
+    cancelled: Cancelled,
+    /// Rings when the server may have been silent for too long. It is set once for many pieces, and again when it rings too early.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    fn new(host: String, idle: Duration, cancel: &CancelToken) -> Self {
+        Self { host, idle, cancel: cancel.clone(), cancelled: cancel.cancelled(), alarm: None }
+    }
+
+    async fn wait<T>(&mut self, work: impl Future<Output = T>) -> Result<T> {
+        let mut work = pin!(work);
+        // What is there already needs neither the alarm nor a listener: most pieces of a fast stream are.
+        if !self.cancel.is_cancelled()
+            && let Poll::Ready(done) = poll!(&mut work)
+        {
+            return Ok(done);
+        }
+        let until = Instant::now() + self.idle;
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut self.cancelled => return Err(Error::new(codes::RUN_CANCELLED, "the model call was cancelled")),
+                done = &mut work => return Ok(done),
+                () = &mut *alarm => {
+                    if Instant::now() < until {
+                        alarm.as_mut().reset(until);
+                        continue;
+                    }
+                    let message = format!("{} sent nothing for timeouts.idle_ms = {}", self.host, self.idle.as_millis());
+                    return Err(Error::new(codes::MODEL_TIMEOUT, message).with("host", self.host.as_str()));
+                }
+            }
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Server-sent events, decoded from bytes as they come. Any line ending, and pieces that end anywhere, within a character too.
 
+use memchr::memchr2;
+
 use crate::wire::Event;
 
 /// Takes bytes and gives whole events.
@@ -49,7 +51,7 @@ impl SseDecoder {
                 bytes = &bytes[1..];
                 continue;
             }
-            let end = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+            let end = memchr2(b'\n', b'\r', bytes);
             self.line.extend_from_slice(&bytes[..end.unwrap_or(bytes.len())]);
             if self.line.len() > self.bytes_max {
                 return Err(EventTooLarge.into());
@@ -106,7 +108,10 @@ impl SseDecoder {
                     return Err(EventTooLarge.into());
                 }
             }
-            b"event" => self.name = String::from_utf8_lossy(value).into_owned(),
+            b"event" => {
+                self.name.clear();
+                self.name.push_str(&String::from_utf8_lossy(value));
+            }
             b"" | b"id" | b"retry" => {}
             _ => return Ok(()),
         }
@@ -115,14 +120,20 @@ impl SseDecoder {
     }
 
     fn dispatch<E>(&mut self, each: &mut dyn FnMut(Event<'_>) -> Result<(), E>) -> Result<(), E> {
-        let name = std::mem::take(&mut self.name);
+        let mut name = std::mem::take(&mut self.name);
         if !std::mem::take(&mut self.has_data) {
             return Ok(());
         }
         let mut data = std::mem::take(&mut self.data);
-        let result = each(Event { name: &name, data: &String::from_utf8_lossy(&data) });
+        let result = match std::str::from_utf8(&data) {
+            Ok(text) => each(Event { name: &name, data: text }),
+            Err(_) => each(Event { name: &name, data: &String::from_utf8_lossy(&data) }),
+        };
+        // The buffers are kept: a stream has thousands of events.
         data.clear();
         self.data = data;
+        name.clear();
+        self.name = name;
         result
     }
 }

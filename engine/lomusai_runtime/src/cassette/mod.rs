@@ -163,6 +163,22 @@ impl Cassette {
         }))
     }
 
+    /// The cassette that the environment asks for. One per process: each engine of it adds to the same recording, or takes from it.
+    ///
+    /// # Errors
+    /// As [`CassetteConfig::from_env`] and [`Self::open`].
+    pub(crate) fn of_env() -> Result<Option<Arc<Self>>> {
+        static OPEN: Mutex<Vec<(CassetteConfig, Arc<Cassette>)>> = Mutex::new(Vec::new());
+        let Some(config) = CassetteConfig::from_env()? else { return Ok(None) };
+        let mut open = OPEN.lock();
+        if let Some((_, cassette)) = open.iter().find(|(known, _)| *known == config) {
+            return Ok(Some(cassette.clone()));
+        }
+        let cassette = Self::open(&config)?;
+        open.push((config, cassette.clone()));
+        Ok(Some(cassette))
+    }
+
     /// Whether no call is made.
     pub(crate) fn only_replays(&self) -> bool {
         self.mode == CassetteMode::Replay

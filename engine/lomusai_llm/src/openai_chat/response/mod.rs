@@ -17,7 +17,8 @@ use std::collections::VecDeque;
 
 use lomusai_core::llm::truncated;
 use lomusai_core::{Error, Result};
-use lomusai_wire::{FinishReason, ModelChunk, Usage, codes};
+use lomusai_wire::{FinishReason, ModelChunk, Part, Usage, codes};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::http::complaint::complaint;
@@ -25,7 +26,7 @@ use crate::http::failure::{self, nonsense};
 use crate::wire::Event;
 use calls::Calls;
 use usage::usage;
-use wire::{CallDelta, Choice, Envelope, Said};
+use wire::{CallDelta, Choice, Envelope, Field, Said};
 
 /// What is known of the answer so far.
 #[derive(Default)]
@@ -36,6 +37,10 @@ pub(super) struct Fold {
     /// Facts for the message's metadata, and whether they are told.
     metadata: Map<String, Value>,
     metadata_told: bool,
+    /// Thoughts in the metadata that are told at the end.
+    details_grew: bool,
+    /// The facts as the last event wrote them: most events write them again.
+    written: Vec<(&'static str, Box<str>)>,
     refusal: String,
     usage: Usage,
     /// The model has begun to speak, were it with nothing.
@@ -74,16 +79,16 @@ impl crate::wire::Fold for Fold {
             self.finish(chunks);
             return Ok(());
         }
-        let envelope: Envelope = match serde_json::from_str(data) {
+        let envelope: Envelope<'_> = match serde_json::from_str(data) {
             Ok(envelope) => envelope,
             Err(error) => return Err(nonsense(&error.to_string(), data)),
         };
-        if envelope.error.as_ref().is_some_and(|error| !error.is_null()) || event.name == "error" {
+        if envelope.error.is_some() || event.name == "error" {
             if self.finish.is_none() {
                 return Err(complaint_of(data));
             }
             // The answer was whole before; what went wrong after it is kept.
-            self.keep("error", envelope.error.clone());
+            self.keep_written("error", envelope.error);
         }
         // Some servers leave the envelope out.
         if envelope.choices.is_none() && is_error(data) {
@@ -94,7 +99,7 @@ impl crate::wire::Fold for Fold {
 
     fn body(&mut self, body: &[u8], chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
         let text = String::from_utf8_lossy(body);
-        let envelope: Envelope = match serde_json::from_str(&text) {
+        let envelope: Envelope<'_> = match serde_json::from_str(&text) {
             Ok(envelope) => envelope,
             // A cut within a number is not always seen as one.
             Err(error) if error.is_eof() || !text.trim_end().ends_with(['}', ']']) => return Err(truncated()),
@@ -123,13 +128,13 @@ impl crate::wire::Fold for Fold {
 }
 
 impl Fold {
-    fn envelope(&mut self, envelope: Envelope, whole: bool, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
-        self.keep("id", envelope.id);
-        self.keep("model", envelope.model);
-        self.keep("system_fingerprint", envelope.system_fingerprint);
-        self.keep("service_tier", envelope.service_tier);
-        self.keep("provider", envelope.provider);
-        self.keep("citations", envelope.citations);
+    fn envelope(&mut self, envelope: Envelope<'_>, whole: bool, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
+        self.keep_written("id", envelope.id);
+        self.keep_written("model", envelope.model);
+        self.keep_written("system_fingerprint", envelope.system_fingerprint);
+        self.keep_written("service_tier", envelope.service_tier);
+        self.keep_written("provider", envelope.provider);
+        self.keep_written("citations", envelope.citations);
         for choice in envelope.choices.into_iter().flatten() {
             // More than one answer is not asked for; were there more, they would run into each other.
             if choice.index.as_ref().and_then(Value::as_u64).unwrap_or(0) == 0 {
@@ -144,7 +149,7 @@ impl Fold {
         Ok(())
     }
 
-    fn choice(&mut self, choice: Choice, whole: bool, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
+    fn choice(&mut self, choice: Choice<'_>, whole: bool, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
         // Some servers stream both, what is new and all so far; some stream one event with a whole message.
         let new = choice.delta.filter(|delta| !whole && (self.spoke || !delta.is_silent()));
         let (said, whole) = match (new, choice.message) {
@@ -155,7 +160,7 @@ impl Fold {
         self.begun = true;
         self.spoke |= !said.is_silent();
         self.said(said, whole, chunks);
-        let Some(Value::String(reason)) = choice.finish_reason.filter(|reason| reason != "") else { return Ok(()) };
+        let Some(reason) = text(choice.finish_reason) else { return Ok(()) };
         if reason == "error" {
             return Err(Error::new(codes::PROVIDER_FAILED, "the provider ended its answer with finish_reason: error"));
         }
@@ -167,18 +172,44 @@ impl Fold {
         Ok(())
     }
 
-    fn said(&mut self, said: Said, whole: bool, chunks: &mut VecDeque<ModelChunk>) {
+    fn said(&mut self, said: Said<'_>, whole: bool, chunks: &mut VecDeque<ModelChunk>) {
         // Gateways send reasoning under both names.
-        let reasoning = text(said.reasoning_content).or_else(|| text(said.reasoning));
+        let reasoning = match text(said.reasoning_content) {
+            Some(content) => Some(("reasoning_content", content)),
+            None => text(said.reasoning).map(|text| ("reasoning", text)),
+        };
+        let reasoning = reasoning.map(|(field, text)| {
+            self.keep("reasoning_field", Some(field.into()));
+            text
+        });
         chunks.extend(reasoning.map(reasoning_chunk));
         match said.content {
-            Some(Value::Array(parts)) => chunks.extend(parts.iter().filter_map(part)),
+            Some(Field::Other(Value::Array(parts))) => {
+                chunks.extend(parts.into_iter().filter_map(|content| part(content, self.name)))
+            }
             content => chunks.extend(text(content).map(ModelChunk::text)),
         }
         if let Some(refusal) = text(said.refusal) {
             self.refusal.push_str(&refusal);
             chunks.push_back(ModelChunk::text(refusal));
         }
+        if let Some(Value::Array(more)) =
+            said.reasoning_details.filter(|list| list.as_array().is_some_and(|l| !l.is_empty()))
+        {
+            let mut known = match self.metadata.get_mut("reasoning_details").map(Value::take) {
+                Some(Value::Array(known)) => known,
+                _ => Vec::new(),
+            };
+            // Without an index a piece cannot be told from a thought of its own.
+            add_details(&mut known, more);
+            self.metadata.insert("reasoning_details".into(), known.into());
+            // Told at the end: they grow with every piece.
+            self.details_grew = true;
+        }
+        self.keep("audio", said.audio);
+        self.keep("images", said.images);
+        self.keep("extra_content", said.extra_content);
+        self.keep("thought_signature", said.thought_signature);
         let mut calls = said.tool_calls.unwrap_or_default();
         if let Some(function) = said.function_call {
             calls.push(CallDelta { function: Some(function), ..CallDelta::default() });
@@ -192,6 +223,16 @@ impl Fold {
             }
             self.keep("annotations", Some(new.into()));
         }
+    }
+
+    fn keep_written(&mut self, name: &'static str, value: Option<&RawValue>) {
+        let Some(value) = value.map(RawValue::get) else { return };
+        match self.written.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, text)) if **text == *value => return,
+            Some((_, text)) => *text = value.into(),
+            None => self.written.push((name, value.into())),
+        }
+        self.keep(name, serde_json::from_str(value).ok());
     }
 
     fn keep(&mut self, name: &str, value: Option<Value>) {
@@ -209,11 +250,12 @@ impl Fold {
     }
 
     fn finish(&mut self, chunks: &mut VecDeque<ModelChunk>) {
-        self.calls.end(chunks);
+        self.calls.end(self.name, chunks);
         if !self.refusal.is_empty() {
             let refusal = std::mem::take(&mut self.refusal);
             self.keep("refusal", Some(refusal.into()));
         }
+        self.metadata_told &= !self.details_grew;
         self.tell_metadata(chunks);
         let reason = match self.finish {
             // A call that was asked for by name ends some answers with `stop`.
@@ -235,9 +277,9 @@ fn finish_reason(reason: &str) -> FinishReason {
     }
 }
 
-fn text(value: Option<Value>) -> Option<String> {
-    match value {
-        Some(Value::String(text)) if !text.is_empty() => Some(text),
+fn text(field: Option<Field<'_>>) -> Option<String> {
+    match field {
+        Some(Field::Text(text)) if !text.is_empty() => Some(text.into_owned()),
         _ => None,
     }
 }
@@ -246,12 +288,43 @@ fn reasoning_chunk(text: String) -> ModelChunk {
     ModelChunk::Reasoning { text, signature: None, encrypted: None }
 }
 
-/// A part of a content that is a list: `{type: "text", text}`, or `{type: "thinking", thinking: [parts]}`.
-fn part(part: &Value) -> Option<ModelChunk> {
-    match &part["thinking"] {
-        Value::String(thinking) => Some(reasoning_chunk(thinking.clone())),
-        Value::Array(parts) => Some(reasoning_chunk(parts.iter().filter_map(|part| part["text"].as_str()).collect())),
-        _ => text(Some(part["text"].clone())).map(ModelChunk::text),
+/// A part of a content that is a list: `{type: "text", text}`, `{type: "thinking", thinking: [parts]}`, or one of the provider's own.
+fn part(part: Value, name: &str) -> Option<ModelChunk> {
+    match (&part["thinking"], &part["text"]) {
+        (Value::String(thinking), _) => Some(reasoning_chunk(thinking.clone())),
+        (Value::Array(parts), _) => {
+            Some(reasoning_chunk(parts.iter().filter_map(|part| part["text"].as_str()).collect()))
+        }
+        (_, Value::String(text)) => Some(text.clone()).filter(|text| !text.is_empty()).map(ModelChunk::text),
+        _ if part["type"].is_string() => {
+            Some(ModelChunk::Part { part: Part::Provider { provider: name.into(), data: part, attached: false } })
+        }
+        _ => None,
+    }
+}
+
+/// Adds more of the thoughts: pieces of one thought are one item.
+fn add_details(known: &mut Vec<Value>, more: Vec<Value>) {
+    for piece in more {
+        let same = |last: &Value| {
+            last["type"] == piece["type"] && last["index"] == piece["index"] && last["id"] == piece["id"]
+        };
+        let (Some(Value::Object(last)), Value::Object(fields)) = (known.last_mut().filter(|last| same(last)), &piece)
+        else {
+            known.push(piece);
+            continue;
+        };
+        for (field, value) in fields {
+            match (last.get_mut(field), value) {
+                (Some(Value::String(so_far)), Value::String(more)) if matches!(field.as_str(), "text" | "summary") => {
+                    so_far.push_str(more);
+                }
+                (_, Value::Null) => {}
+                (_, value) => {
+                    last.insert(field.clone(), value.clone());
+                }
+            }
+        }
     }
 }
 

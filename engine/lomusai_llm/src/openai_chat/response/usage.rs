@@ -6,16 +6,22 @@ use serde_json::Value;
 /// The usage in disjoint buckets, or nothing where the server counted nothing.
 pub(super) fn usage(counts: &Value) -> Option<Usage> {
     // Capped, so that a nonsensical count cannot overflow a sum.
-    let count = |pointer: &str| counts.pointer(pointer).and_then(Value::as_u64).map(|count| count.min(1 << 50));
-    let either = |pointers: &[&str]| pointers.iter().find_map(|pointer| count(pointer)).unwrap_or(0);
+    // By name and not by JSON pointer, which would take its text apart each time.
+    let number = |value: Option<&Value>| value.and_then(Value::as_u64).map(|count| count.min(1 << 50));
+    let count = |name: &str| number(counts.get(name));
+    let detail = |group: &str, name: &str| number(counts.get(group).and_then(|group| group.get(name)));
 
-    let prompt = either(&["/prompt_tokens"]);
-    let answer = either(&["/completion_tokens"]);
-    let cached = either(&["/prompt_tokens_details/cached_tokens", "/prompt_cache_hit_tokens", "/cached_tokens"]);
-    let stored = either(&["/prompt_tokens_details/cache_write_tokens"]);
-    let reasoning = either(&["/completion_tokens_details/reasoning_tokens", "/reasoning_tokens"]);
+    let prompt = count("prompt_tokens").unwrap_or(0);
+    let answer = count("completion_tokens").unwrap_or(0);
+    let cached = detail("prompt_tokens_details", "cached_tokens")
+        .or_else(|| count("prompt_cache_hit_tokens"))
+        .or_else(|| count("cached_tokens"))
+        .unwrap_or(0);
+    let stored = detail("prompt_tokens_details", "cache_write_tokens").unwrap_or(0);
+    let reasoning =
+        detail("completion_tokens_details", "reasoning_tokens").or_else(|| count("reasoning_tokens")).unwrap_or(0);
     // Some servers count reasoning beside the answer instead of within it, and some name it nowhere but in the total.
-    let beside = count("/total_tokens").unwrap_or(0).saturating_sub(prompt + answer);
+    let beside = count("total_tokens").unwrap_or(0).saturating_sub(prompt + answer);
 
     let mut usage = Usage::default();
     usage.cache_read = cached.min(prompt);

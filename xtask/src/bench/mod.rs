@@ -1,4 +1,8 @@
-//! `cargo xtask bench`: builds with optimisation into `target/bench`, runs the programs in `benches/`, prints one table.
+//! `cargo xtask bench`: builds with optimisation into `target/bench`, runs the programs in `benches/`, prints one table each.
+
+pub(crate) mod instructions;
+mod peers;
+mod scaling;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -6,11 +10,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use crate::shell::Shell;
 
-pub(crate) const USAGE: &str = "[NAME]";
+pub(crate) const USAGE: &str = "[NAME] [--json] [--update]";
+
+/// Benchmarks that are more than programs whose cases are compared.
+const OTHERS: [&str; 3] = ["peers", "scaling", "instructions"];
 
 /// A benchmark: programs in several languages, named after it, that print a [`Line`] per case.
 struct Bench {
@@ -54,13 +63,16 @@ enum Language {
 }
 
 /// What a program says of a case.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, Serialize)]
 struct Line {
     case: String,
     #[serde(default)]
     calls: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
     cpu_us_per_call: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     cpu_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<f64>,
 }
 
@@ -70,32 +82,82 @@ impl Line {
     }
 }
 
-/// Runs the benchmark that is named, or all.
+/// Runs the benchmark that is named, or all. `--json` prints one object in place of the tables; `--update` writes the counts of
+/// instructions down as the new baseline.
 ///
 /// # Errors
 /// What could not be built or run. A target that is missed is no error: it stands in the table.
 pub(crate) fn run(shell: &Shell, words: &[&str]) -> Result<(), String> {
-    let kitchen = Kitchen { shell, folder: shell.target().join("bench") };
-    // It compares with llama.cpp and not with other languages, and has a table of its own.
-    if words == ["local"] {
-        return kitchen.local();
+    let (flags, names): (Vec<&str>, Vec<&str>) = words.iter().partition(|word| word.starts_with("--"));
+    if flags.iter().any(|flag| !["--json", "--update"].contains(flag)) || names.len() > 1 {
+        return Err(format!("cargo xtask bench {USAGE}"));
     }
-    let benches: Vec<&Bench> = match words {
-        [] => BENCHES.iter().collect(),
-        [name] => vec![BENCHES.iter().find(|bench| bench.name == *name).ok_or_else(|| {
-            let known: Vec<&str> = BENCHES.iter().map(|bench| bench.name).chain(["local"]).collect();
-            format!("there is no benchmark `{name}`: there are {}", known.join(", "))
-        })?],
-        _ => return Err(format!("cargo xtask bench {USAGE}")),
-    };
-    kitchen.build()?;
-    for bench in benches {
+    let (json, update, name) = (flags.contains(&"--json"), flags.contains(&"--update"), names.first().copied());
+    let known: Vec<&str> = BENCHES.iter().map(|bench| bench.name).chain(OTHERS).collect();
+    if let Some(name) = name.filter(|name| !known.contains(name)) {
+        return Err(format!("there is no benchmark `{name}`: there are {}", known.join(", ")));
+    }
+    let wanted = |which: &str| name.is_none_or(|name| name == which);
+    let mut report = Report { json, figures: Map::new() };
+    if wanted("instructions") {
+        let counts = instructions::measure(shell)?;
+        if update {
+            instructions::write_baseline(shell, &counts)?;
+        }
+        report.add("instructions", json!(counts), || instructions::print(shell, &counts))?;
+    }
+    if name == Some("instructions") {
+        return report.end();
+    }
+    let kitchen = Kitchen { shell, folder: shell.target().join("bench") };
+    kitchen.build(name)?;
+    for bench in BENCHES.iter().filter(|bench| wanted(bench.name)) {
         let programs: Vec<Command> =
             bench.languages.iter().map(|language| kitchen.program(bench, *language)).collect::<Result<_, _>>()?;
         let lines = measure(programs)?;
-        print_table(bench, &lines);
+        report.add(bench.name, json!(lines), || {
+            print_table(bench, &lines);
+            Ok(())
+        })?;
     }
-    Ok(())
+    if wanted("scaling") {
+        let figures = scaling::measure(&kitchen)?;
+        report.add("scaling", figures.json(), || {
+            figures.print();
+            Ok(())
+        })?;
+    }
+    if name == Some("peers") || name.is_none() && std::env::var_os("LOMUSAI_PEERS").is_some() {
+        let figures = peers::measure(&kitchen)?;
+        report.add("peers", figures.json(), || {
+            figures.print();
+            Ok(())
+        })?;
+    }
+    report.end()
+}
+
+/// What is said in the end, or as it comes.
+struct Report {
+    json: bool,
+    figures: Map<String, Value>,
+}
+
+impl Report {
+    fn add(&mut self, name: &str, figures: Value, print: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+        if self.json {
+            self.figures.insert(name.to_owned(), figures);
+            return Ok(());
+        }
+        print()
+    }
+
+    fn end(self) -> Result<(), String> {
+        if self.json {
+            println!("{}", Value::Object(self.figures));
+        }
+        Ok(())
+    }
 }
 
 /// Runs the programs in rounds and keeps each case's best, in the order in which they came first.
@@ -104,7 +166,7 @@ fn measure(mut programs: Vec<Command>) -> Result<Vec<Line>, String> {
     let mut best: Vec<Line> = Vec::new();
     for _ in 0..ROUNDS {
         for program in &mut programs {
-            for line in lines_of(program)? {
+            for line in lines_of::<Line>(program)? {
                 match places.get(&line.case) {
                     Some(&place) if best[place].value() <= line.value() => {}
                     Some(&place) => best[place] = line,
@@ -119,7 +181,7 @@ fn measure(mut programs: Vec<Command>) -> Result<Vec<Line>, String> {
     Ok(best)
 }
 
-fn lines_of(program: &mut Command) -> Result<Vec<Line>, String> {
+fn lines_of<T: DeserializeOwned>(program: &mut Command) -> Result<Vec<T>, String> {
     let shown = Path::new(program.get_program()).display().to_string();
     let output = program.stderr(Stdio::inherit()).output().map_err(|e| format!("{shown}: cannot be started: {e}"))?;
     if !output.status.success() {
@@ -162,23 +224,17 @@ struct Kitchen<'a> {
 }
 
 impl Kitchen<'_> {
-    /// Builds the Rust programs and the library of every language, and puts the packages together.
-    fn build(&self) -> Result<(), String> {
-        let packages = ["lomusai_benches", "mlomusai", "lomusai_python", "lomusai_node"];
+    /// Builds the Rust programs and the library of every language.
+    fn build(&self, name: Option<&str>) -> Result<(), String> {
+        let packages: &[&str] = match name {
+            Some("scaling") => &["lomusai_benches"],
+            _ => &["lomusai_benches", "mlomusai", "lomusai_python", "lomusai_node"],
+        };
         let mut cargo = self.shell.cargo(&["build", "--release"]);
         cargo.args(packages.iter().flat_map(|package| ["--package", package]));
         cargo.envs(PROFILE.iter().copied()).env("CARGO_TARGET_DIR", &self.folder);
         // The interpreter brings Python's symbols along.
         cargo.env("PYO3_BUILD_EXTENSION_MODULE", "1");
-        self.shell.run(cargo)
-    }
-
-    /// Builds and runs the benchmark of local models.
-    fn local(&self) -> Result<(), String> {
-        self.shell.need_llama()?;
-        let mut cargo = self.shell.cargo(&["run", "--release", "--package", "lomusai_benches"]);
-        cargo.args(["--features", "local", "--bin", "local"]);
-        cargo.envs(PROFILE.iter().copied()).env("CARGO_TARGET_DIR", &self.folder);
         self.shell.run(cargo)
     }
 
@@ -209,8 +265,15 @@ impl Kitchen<'_> {
         Ok(self.shell.command(program))
     }
 
-    /// The package as a wheel has it, found by the path.
     fn python(&self, bench: &Bench) -> Result<Command, String> {
+        let site = self.python_site()?;
+        let mut python = self.shell.command("python3");
+        python.arg(self.source(bench).join(format!("{}.py", bench.name))).env("PYTHONPATH", site);
+        Ok(python)
+    }
+
+    /// The package as a wheel has it, found by the path.
+    fn python_site(&self) -> Result<PathBuf, String> {
         self.shell.need("python3", "python3")?;
         let site = self.fresh("python")?;
         copy_tree(&self.shell.root().join("bindings/python/python/lomusai"), &site.join("lomusai"))?;
@@ -219,13 +282,18 @@ impl Kitchen<'_> {
         let mut compile = self.shell.command("python3");
         compile.args(["-m", "compileall", "-q"]).arg(&site);
         self.shell.run(compile)?;
-        let mut python = self.shell.command("python3");
-        python.arg(self.source(bench).join(format!("{}.py", bench.name))).env("PYTHONPATH", site);
-        Ok(python)
+        Ok(site)
+    }
+
+    fn node(&self, bench: &Bench) -> Result<Command, String> {
+        let folder = self.node_folder(&self.source(bench))?;
+        let mut node = self.shell.command("node");
+        node.arg(folder.join(format!("{}.mjs", bench.name)));
+        Ok(node)
     }
 
     /// The package as npm installs it, with the programs beside it: Node looks for packages from where a program is.
-    fn node(&self, bench: &Bench) -> Result<Command, String> {
+    fn node_folder(&self, programs: &Path) -> Result<PathBuf, String> {
         self.shell.need("node", "nodejs")?;
         let folder = self.fresh("node")?;
         let (bindings, package) = (self.shell.root().join("bindings/node"), folder.join("node_modules/@lomusai/node"));
@@ -233,7 +301,7 @@ impl Kitchen<'_> {
         for file in ["index.js", "index.mjs", "package.json"] {
             copy(&bindings.join(file), &package.join(file))?;
         }
-        copy_tree(&self.source(bench), &folder)?;
+        copy_tree(programs, &folder)?;
         let mut platform = self.shell.command("node");
         let library = package.join("lib/loader.js");
         platform.args(["-p", "require(process.argv[1]).platform()"]).arg(library);
@@ -241,9 +309,7 @@ impl Kitchen<'_> {
         let platform = String::from_utf8_lossy(&output.stdout);
         let native = package.join("native").join(format!("lomusai.{}.node", platform.trim()));
         copy(&self.folder.join("release/liblomusai_node.so"), &native)?;
-        let mut node = self.shell.command("node");
-        node.arg(folder.join(format!("{}.mjs", bench.name)));
-        Ok(node)
+        Ok(folder)
     }
 
     /// An empty folder: what an earlier checkout left there must not be measured.

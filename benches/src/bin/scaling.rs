@@ -1,0 +1,47 @@
+//! What a second core is worth: a thousand runs at once of a scripted model, inside the process. Pinned by `cargo xtask bench` to one core
+//! or to two; says what it took by the clock, in CPU time, and on its busiest thread.
+
+// Printing is what this program does.
+#![allow(clippy::print_stdout)]
+
+use lomusai::testing::ScriptedModel;
+use lomusai::{AgentSpec, Engine, Result, StartRequest};
+use lomusai_benches::{cpu_us, now, threads_cpu_us};
+use serde_json::json;
+
+const AT_ONCE: usize = 1_000;
+const ROUNDS: usize = 20;
+
+fn main() -> Result<()> {
+    let engine = Engine::in_memory()?;
+    let call = json!({"calls": [{"name": "add", "arguments": {"a": 1, "b": 2}}]});
+    engine.register_provider("model", ScriptedModel::from_value(json!([call, {"says": "word ".repeat(20)}]))?)?;
+    engine.register_tool(lomusai_benches::add("add"))?;
+    let mut agent = AgentSpec::new("agent", "model");
+    agent.tools = vec!["add".into()];
+    engine.register_agent(agent)?;
+    let rounds = |rounds: usize| {
+        let engine = engine.clone();
+        async move {
+            for _ in 0..rounds {
+                let runs = (0..AT_ONCE).map(|_| engine.run(StartRequest::new("agent", "go")));
+                for result in futures_util::future::try_join_all(runs).await? {
+                    assert!(!result.text().is_empty(), "{:?}", result.error);
+                }
+            }
+            Ok::<(), lomusai::Error>(())
+        }
+    };
+    engine.block_on(rounds(2))??;
+    let (cpu, threads, wall) = (cpu_us(), threads_cpu_us(), now());
+    engine.block_on(rounds(ROUNDS))??;
+    let wall_us = wall.elapsed().as_secs_f64() * 1e6;
+    let after = threads_cpu_us();
+    let busiest = after.iter().map(|(id, us)| us - threads.get(id).copied().unwrap_or(0.0)).fold(0.0, f64::max);
+    let runs = (AT_ONCE * ROUNDS) as f64;
+    println!(
+        "{}",
+        json!({"runs": runs, "wall_us": wall_us / runs, "cpu_us": (cpu_us() - cpu) / runs, "busiest_us": busiest / runs})
+    );
+    Ok(())
+}
