@@ -205,12 +205,13 @@ def test_a_cassette_is_recorded_and_given_back_without_a_server(server: Server, 
     digests = []
     for mode in ("record", "replay"):
         with Engine(cassette={"mode": mode, "path": path}) as engine:
-            result = small(engine, tools=[add]).generate(f"My key is {KEY}.")
+            agent = small(engine, tools=[add])
+            result = agent.generate(f"My key is {KEY}.")
             digests.append((result.text, result.usage, engine.digest(result.run_id)))
             server.status = lambda _: 500
             if mode == "replay":
                 with pytest.raises(NotFoundError, match="recorded") as miss:
-                    small(engine, tools=[add]).generate("Something else")
+                    agent.generate("Something else")
                 assert miss.value.code == "cassette_miss"
     assert digests[0] == digests[1]
     assert called == [(19, 23)] and len(server.asked) == 2

@@ -31,6 +31,7 @@
 //! |---|---|---|
 //! | `sqlite` | yes | [`stores::sqlite`]: runs that outlive their process, in one file |
 //! | `remote` | yes | every provider over the network; [`llm::Router`] makes them by name, with keys from the environment |
+//! | `local` | no | `llm::local`: models in this process; `local:smollm2-135m` is one |
 //! | `compatible` | by `remote` | [`llm::Provider`]: models behind any OpenAI-compatible endpoint |
 
 pub use lomusai_core::{BoxFuture, Error, Result};
@@ -60,8 +61,10 @@ pub mod llm {
     pub use lomusai_core::models::ModelTable;
     pub use lomusai_core::retry::Retry;
     pub use lomusai_core::schema::subset;
+    #[cfg(feature = "local")]
+    pub use lomusai_llm::local;
     #[cfg(feature = "compatible")]
-    pub use lomusai_llm::{KINDS, Kind, Provider, ProviderConfig, Router, Secret, Timeouts};
+    pub use lomusai_llm::{Embedder, KINDS, Kind, Provider, ProviderConfig, Router, Secret, Timeouts};
     pub use lomusai_runtime::layer;
     pub use lomusai_wire::{ModelChunk, ModelRequest};
 }

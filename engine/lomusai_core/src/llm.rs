@@ -71,6 +71,14 @@ pub trait Router: Send + Sync {
     /// `credentials_missing`, naming the environment variable; what is wrong with the settings.
     fn provider(&self, name: &str) -> Result<Option<Arc<dyn LlmProvider>>>;
 
+    /// The source of embeddings of this name, with this model. Made at most once per engine and model. `None`: there is none.
+    ///
+    /// # Errors
+    /// What is wrong with the model or the settings.
+    fn embedder(&self, _name: &str, _model: &str) -> Result<Option<Arc<dyn EmbeddingProvider>>> {
+        Ok(None)
+    }
+
     /// Every name it knows, and why its provider cannot be made where it cannot.
     fn providers(&self) -> Vec<(String, Option<String>)>;
 

@@ -158,6 +158,11 @@ impl HostEngine {
             "scripted" => {
                 engine.register_provider(name, ScriptedModel::from_value(fields.remove("script").unwrap_or_default())?)
             }
+            #[cfg(feature = "local")]
+            "local" => {
+                let config = serde_json::from_value(Value::Object(fields)).map_err(wrong)?;
+                engine.register_provider(name, lomusai::llm::local::LocalModels::new(config))
+            }
             "" => {
                 let message =
                     format!("the settings of provider `{name}` have no `type`: `scripted`, or a kind such as `openai`");
@@ -241,13 +246,20 @@ impl HostEngine {
     /// # Errors
     /// `engine_forked`.
     pub fn set_log(&self, log: Option<LogFn>) -> Result<()> {
-        struct Sink(LogFn);
+        struct Sink(Arc<LogFn>);
         impl TelemetrySink for Sink {
             fn log(&self, level: LogLevel, target: &str, message: &str) {
                 (self.0)(level, target, message);
             }
         }
-        self.engine()?.set_telemetry(log.map(|log| Arc::new(Sink(log)) as Arc<dyn TelemetrySink>));
+        let engine = self.engine()?;
+        let log = log.map(Arc::new);
+        // llama.cpp says things to a process, not to an engine: the log that was set last hears them.
+        #[cfg(feature = "local")]
+        lomusai::llm::local::set_listener(log.clone().map(|log| -> lomusai::llm::local::Listener {
+            Arc::new(move |level, target, message| log(level, target, message))
+        }));
+        engine.set_telemetry(log.map(|log| Arc::new(Sink(log)) as Arc<dyn TelemetrySink>));
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! What a provider is told: where the server is, what opens it, and how long to wait. Checked once, when the provider is made.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::kinds::{Auth, Kind};
 /// Settings of a [`Provider`](crate::Provider). Every field has a default; what the kind of provider has no default for is named by the error.
 ///
 /// They are read from JSON but never written: they hold keys.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ProviderConfig {
@@ -97,6 +98,27 @@ impl Default for ProviderConfig {
     }
 }
 
+impl fmt::Debug for ProviderConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // An address may carry a token, and so may what is not named here.
+        f.debug_struct("ProviderConfig")
+            .field("base_url", &self.base_url.as_deref().map(plain))
+            .field("model", &self.model)
+            .field("api_key_env", &self.api_key_env)
+            .field("headers", &self.headers)
+            .field("stream", &self.stream)
+            .field("timeouts", &self.timeouts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An address without what may be secret in it.
+fn plain(address: &str) -> &str {
+    let end = address.find(['?', '#']).unwrap_or(address.len());
+    let address = &address[..end];
+    address.rfind('@').map_or(address, |at| &address[at + 1..])
+}
+
 impl ProviderConfig {
     /// The server at this address, with the defaults for the rest.
     pub fn new(base_url: impl Into<String>) -> Self {
@@ -107,6 +129,15 @@ impl ProviderConfig {
         let base_url = self.url(kind)?;
         let key = self.key(kind)?;
         let headers = self.headers(kind, key.as_ref())?;
+        #[cfg(feature = "bedrock")]
+        let (signer, signing) = match (&kind.auth, headers.contains_key(AUTHORIZATION)) {
+            (Auth::Aws, false) => {
+                crate::http::aws::Signer::new(kind, self).map(|(signer, secrets)| (Some(signer), secrets))?
+            }
+            _ => (None, Vec::new()),
+        };
+        #[cfg(not(feature = "bedrock"))]
+        let signing = Vec::new();
         let client = client::client(Reach {
             base_url: &base_url,
             proxy: self.proxy.as_ref(),
@@ -115,10 +146,22 @@ impl ProviderConfig {
         })?;
         // A server may quote a token without the `Bearer` before it.
         let tokens = self.headers.values().filter_map(|value| value.expose().rsplit(' ').next()).map(Secret::from);
-        let aws = [&self.access_key_id, &self.secret_access_key, &self.session_token].into_iter().flatten().cloned();
-        let secrets = key.into_iter().chain(tokens).chain(aws).collect();
+        // A gateway may want its token there.
+        let query = base_url.query_pairs().map(|(_, value)| Secret::from(value.into_owned())).collect::<Vec<_>>();
+        let secrets = key.into_iter().chain(tokens).chain(signing).chain(query).collect();
         let idle = above_zero("timeouts.idle_ms", self.timeouts.idle_ms)?;
-        Ok(Endpoint { client, base_url, headers, secrets, idle, bytes_max: self.max_response_bytes })
+        Ok(Endpoint {
+            client,
+            base_url,
+            headers,
+            secrets,
+            idle,
+            bytes_max: self.max_response_bytes,
+            #[cfg(feature = "bedrock")]
+            is_aws: matches!(kind.auth, Auth::Aws),
+            #[cfg(feature = "bedrock")]
+            signer,
+        })
     }
 
     /// Why a provider of this kind cannot be made of these settings, as far as that can be told without making one.
@@ -158,13 +201,13 @@ impl ProviderConfig {
         };
         let url = match Url::parse(text.trim()) {
             Ok(url) => url,
-            Err(error) => return invalid(&format!("{text:?} is not an address: {error}")),
+            Err(error) => return invalid(&format!("{:?} is not an address: {error}", plain(&text))),
         };
         if !url.username().is_empty() || url.password().is_some() {
             return invalid("must not carry a user name or password: use api_key or headers");
         }
         if !matches!(url.scheme(), "http" | "https") {
-            return invalid(&format!("{text:?} must begin with http:// or https://"));
+            return invalid(&format!("{:?} must begin with http:// or https://", plain(&text)));
         }
         Ok(url)
     }
@@ -207,10 +250,8 @@ impl ProviderConfig {
         }
         if let Some(key) = key {
             match kind.auth {
-                Auth::Bearer | Auth::Aws => {
-                    headers.insert(AUTHORIZATION, value("api_key", &format!("Bearer {}", key.expose()))?)
-                }
                 Auth::Header(name) => headers.insert(HeaderName::from_static(name), value("api_key", key.expose())?),
+                _ => headers.insert(AUTHORIZATION, value("api_key", &format!("Bearer {}", key.expose()))?),
             };
         }
         for (name, secret) in &self.headers {

@@ -29,9 +29,10 @@ impl<'a> WireIds<'a> {
         Self { rule, used: HashSet::new(), nearest: HashMap::new() }
     }
 
-    /// The id of the next call: the provider's own, unless an earlier call has it or this provider would not take it.
-    pub(crate) fn of_call(&mut self, call: &'a ToolCall) -> String {
-        let given = call.provider_id.as_deref().filter(|id| self.rule.takes(id) && !self.used.contains(*id));
+    /// The id of the next call: the provider's, unless an earlier call has it. One from elsewhere (`foreign`) must fit the rule.
+    pub(crate) fn of_call(&mut self, call: &'a ToolCall, foreign: bool) -> String {
+        let fits = |id: &str| !id.is_empty() && (!foreign || self.rule.takes(id)) && !self.used.contains(id);
+        let given = call.provider_id.as_deref().filter(|id| fits(id));
         let id = given.map_or_else(|| self.derive(&call.call_id), str::to_owned);
         self.used.insert(id.clone());
         self.nearest.insert(call.call_id.as_str(), id.clone());
@@ -60,12 +61,11 @@ impl<'a> WireIds<'a> {
 impl IdRule {
     fn takes(self, id: &str) -> bool {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        !id.is_empty()
-            && match self {
-                Self::Any => true,
-                Self::Plain => id.chars().all(plain),
-                Self::NineAlphanumeric => id.len() == 9 && id.chars().all(|c| c.is_ascii_alphanumeric()),
-            }
+        match self {
+            Self::Any => true,
+            Self::Plain => id.chars().all(plain),
+            Self::NineAlphanumeric => id.len() == 9 && id.chars().all(|c| c.is_ascii_alphanumeric()),
+        }
     }
 }
 

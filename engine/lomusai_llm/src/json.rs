@@ -48,6 +48,11 @@ impl<'a> Object<'a> {
         }
     }
 
+    #[cfg(feature = "bedrock")]
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(field, _)| field == name)
+    }
+
     /// Takes a field out.
     pub(crate) fn remove(&mut self, name: &str) {
         self.0.retain(|(field, _)| field != name);

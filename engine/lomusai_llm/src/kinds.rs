@@ -4,6 +4,7 @@ use lomusai_core::{Error, Result};
 use lomusai_wire::{ErrorBody, codes};
 
 use crate::ProviderConfig;
+use crate::embeddings::Embeddings;
 use crate::wire::Wire;
 
 /// A kind of provider, as a `provider/model` string or a setting `type` names it.
@@ -23,6 +24,7 @@ pub struct Kind {
     pub(crate) auth: Auth,
     pub(crate) headers: &'static [(&'static str, &'static str)],
     pub(crate) wire: &'static dyn Wire,
+    pub(crate) embeddings: Option<Embeddings>,
 }
 
 /// How a key is sent.
@@ -33,13 +35,16 @@ pub(crate) enum Auth {
     /// As a header of this name.
     Header(&'static str),
     /// Signed with AWS credentials; a key, where there is one, as a bearer token.
+    #[cfg(feature = "bedrock")]
     Aws,
 }
 
 impl Auth {
     pub(crate) fn header(&self) -> Option<&'static str> {
         match self {
-            Self::Bearer | Self::Aws => Some("authorization"),
+            Self::Bearer => Some("authorization"),
+            #[cfg(feature = "bedrock")]
+            Self::Aws => Some("authorization"),
             Self::Header(name) => Some(name),
         }
     }
@@ -78,21 +83,24 @@ impl Kind {
 
     /// The address with the settings in it.
     pub(crate) fn filled(&self, text: &str, config: &ProviderConfig) -> Result<String> {
-        if !text.contains("{region}") {
-            return Ok(text.to_owned());
+        if text.contains("{region}") {
+            Ok(text.replace("{region}", &self.region(config)?))
+        } else {
+            Ok(text.to_owned())
         }
-        let region = config
-            .region
-            .clone()
-            .or_else(|| ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(crate::config::environment));
-        match region {
-            Some(region) if region.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') => Ok(text.replace("{region}", &region)),
-            _ => Err(Error::new(
-                codes::ARGUMENT_INVALID,
-                format!("the provider `{}` needs a region such as us-east-1: set `region`, or the environment variable AWS_REGION", self.name),
-            )
-            .with("variable", "AWS_REGION")),
-        }
+    }
+
+    /// The region of a provider on AWS.
+    pub(crate) fn region(&self, config: &ProviderConfig) -> Result<String> {
+        let named = || ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(crate::config::environment);
+        let region = config.region.clone().or_else(named);
+        region.filter(|region| region.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')).ok_or_else(|| {
+            let message = format!(
+                "the provider `{}` needs a region such as us-east-1: set the environment variable AWS_REGION, or `region`",
+                self.name
+            );
+            Error::new(codes::ARGUMENT_INVALID, message).with("variable", "AWS_REGION").with("provider", self.name)
+        })
     }
 }
 
@@ -108,6 +116,7 @@ pub static KINDS: &[Kind] = &[
         auth: Auth::Bearer,
         headers: &[],
         wire: &crate::openai_responses::Responses,
+        embeddings: Some(Embeddings::OpenAi { sized: true }),
     },
     #[cfg(feature = "openai")]
     Kind {
@@ -118,7 +127,8 @@ pub static KINDS: &[Kind] = &[
         needs_key: true,
         auth: Auth::Bearer,
         headers: &[],
-        wire: &crate::openai_chat::COMPATIBLE,
+        wire: &crate::openai_chat::OPENAI,
+        embeddings: Some(Embeddings::OpenAi { sized: true }),
     },
     #[cfg(feature = "anthropic")]
     Kind {
@@ -130,6 +140,7 @@ pub static KINDS: &[Kind] = &[
         auth: Auth::Header("x-api-key"),
         headers: &[("anthropic-version", "2023-06-01")],
         wire: &crate::anthropic::Messages,
+        embeddings: None,
     },
     #[cfg(feature = "google")]
     Kind {
@@ -141,6 +152,19 @@ pub static KINDS: &[Kind] = &[
         auth: Auth::Header("x-goog-api-key"),
         headers: &[],
         wire: &crate::google::GenerateContent,
+        embeddings: Some(Embeddings::Google),
+    },
+    #[cfg(feature = "bedrock")]
+    Kind {
+        name: "bedrock",
+        base_url: Some("https://bedrock-runtime.{region}.amazonaws.com"),
+        base_url_env: "BEDROCK_BASE_URL",
+        key_env: &["AWS_BEARER_TOKEN_BEDROCK"],
+        needs_key: false,
+        auth: Auth::Aws,
+        headers: &[("accept", "application/vnd.amazon.eventstream, application/json")],
+        wire: &crate::bedrock::Converse,
+        embeddings: None,
     },
     #[cfg(feature = "cohere")]
     Kind {
@@ -152,6 +176,7 @@ pub static KINDS: &[Kind] = &[
         auth: Auth::Bearer,
         headers: &[],
         wire: &crate::cohere::Chat,
+        embeddings: Some(Embeddings::Cohere),
     },
     #[cfg(feature = "ollama")]
     Kind {
@@ -163,6 +188,115 @@ pub static KINDS: &[Kind] = &[
         auth: Auth::Bearer,
         headers: &[],
         wire: &crate::ollama::Chat,
+        embeddings: Some(Embeddings::Ollama),
+    },
+    #[cfg(feature = "mistral")]
+    Kind {
+        name: "mistral",
+        base_url: Some("https://api.mistral.ai/v1"),
+        base_url_env: "MISTRAL_BASE_URL",
+        key_env: &["MISTRAL_API_KEY"],
+        needs_key: true,
+        auth: Auth::Bearer,
+        headers: &[],
+        wire: &crate::openai_chat::MISTRAL,
+        embeddings: Some(Embeddings::OpenAi { sized: false }),
+    },
+    #[cfg(feature = "deepseek")]
+    Kind {
+        name: "deepseek",
+        base_url: Some("https://api.deepseek.com"),
+        base_url_env: "DEEPSEEK_BASE_URL",
+        key_env: &["DEEPSEEK_API_KEY"],
+        needs_key: true,
+        auth: Auth::Bearer,
+        headers: &[],
+        wire: &crate::openai_chat::DEEPSEEK,
+        embeddings: None,
+    },
+    #[cfg(feature = "groq")]
+    Kind {
+        name: "groq",
+        base_url: Some("https://api.groq.com/openai/v1"),
+        base_url_env: "GROQ_BASE_URL",
+        key_env: &["GROQ_API_KEY"],
+        needs_key: true,
+        auth: Auth::Bearer,
+        headers: &[],
+        wire: &crate::openai_chat::GROQ,
+        embeddings: None,
+    },
+    #[cfg(feature = "xai")]
+    Kind {
+        name: "xai",
+        base_url: Some("https://api.x.ai/v1"),
+        base_url_env: "XAI_BASE_URL",
+        key_env: &["XAI_API_KEY"],
+        needs_key: true,
+        auth: Auth::Bearer,
+        headers: &[],
+        wire: &crate::openai_chat::XAI,
+        embeddings: None,
+    },
+    #[cfg(feature = "xai")]
+    Kind {
+        name: "xai-responses",
+        base_url: Some("https://api.x.ai/v1"),
+        base_url_env: "XAI_BASE_URL",
+        key_env: &["XAI_API_KEY"],
+        needs_key: true,
+        auth: Auth::Bearer,
+        headers: &[],
+        wire: &crate::openai_responses::Responses,
+        embeddings: None,
+    },
+    #[cfg(feature = "openrouter")]
+    Kind {
+        name: "openrouter",
+        base_url: Some("https://openrouter.ai/api/v1"),
+        base_url_env: "OPENROUTER_BASE_URL",
+        key_env: &["OPENROUTER_API_KEY"],
+        needs_key: true,
+        auth: Auth::Bearer,
+        headers: &[],
+        wire: &crate::openai_chat::OPENROUTER,
+        embeddings: None,
+    },
+    #[cfg(feature = "azure")]
+    Kind {
+        name: "azure",
+        base_url: None,
+        base_url_env: "AZURE_OPENAI_BASE_URL",
+        key_env: &["AZURE_OPENAI_API_KEY"],
+        needs_key: true,
+        auth: Auth::Header("api-key"),
+        headers: &[],
+        wire: &crate::openai_responses::Responses,
+        embeddings: Some(Embeddings::OpenAi { sized: true }),
+    },
+    #[cfg(feature = "azure")]
+    Kind {
+        name: "azure-chat",
+        base_url: None,
+        base_url_env: "AZURE_OPENAI_BASE_URL",
+        key_env: &["AZURE_OPENAI_API_KEY"],
+        needs_key: true,
+        auth: Auth::Header("api-key"),
+        headers: &[],
+        wire: &crate::openai_chat::OPENAI,
+        embeddings: Some(Embeddings::OpenAi { sized: true }),
+    },
+    #[cfg(feature = "llamacpp")]
+    Kind {
+        name: "llamacpp",
+        base_url: Some("http://localhost:8080/v1"),
+        base_url_env: "LLAMACPP_BASE_URL",
+        key_env: &["LLAMACPP_API_KEY"],
+        needs_key: false,
+        auth: Auth::Bearer,
+        headers: &[],
+        wire: &crate::openai_chat::LLAMACPP,
+        embeddings: Some(Embeddings::OpenAi { sized: false }),
     },
     #[cfg(feature = "compatible")]
     Kind {
@@ -174,5 +308,6 @@ pub static KINDS: &[Kind] = &[
         auth: Auth::Bearer,
         headers: &[],
         wire: &crate::openai_chat::COMPATIBLE,
+        embeddings: Some(Embeddings::OpenAi { sized: false }),
     },
 ];

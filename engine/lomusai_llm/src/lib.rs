@@ -6,10 +6,14 @@
 
 #[cfg(feature = "anthropic")]
 mod anthropic;
+#[cfg(feature = "bedrock")]
+mod bedrock;
 #[cfg(feature = "cohere")]
 mod cohere;
 #[cfg(feature = "_http")]
 mod config;
+#[cfg(feature = "_http")]
+mod embeddings;
 #[cfg(feature = "google")]
 mod google;
 #[cfg(feature = "_client")]
@@ -44,6 +48,8 @@ mod wire;
 
 #[cfg(feature = "_http")]
 pub use config::{ProviderConfig, Timeouts};
+#[cfg(feature = "_http")]
+pub use embeddings::Embedder;
 #[cfg(feature = "_http")]
 pub use kinds::{KINDS, Kind};
 #[cfg(feature = "_http")]

@@ -17,6 +17,8 @@ use crate::{KINDS, Kind, Provider, ProviderConfig};
 /// [`Kind::base_url_env`]). A table gives settings to a kind, or further names: `{"mine": {"type": "compatible", "base_url": …}}` makes
 /// `"mine/llama"` a model.
 ///
+/// With the feature `local`, `local/NAME` and `local:NAME` are models in this process; an entry of the type `local` gives them settings.
+///
 /// # Example
 /// ```
 /// # #[cfg(feature = "compatible")] {
@@ -32,7 +34,13 @@ use crate::{KINDS, Kind, Provider, ProviderConfig};
 #[derive(Clone, Debug, Default)]
 pub struct Router {
     table: BTreeMap<String, (&'static str, ProviderConfig)>,
+    /// Models in this process have settings of their own.
+    #[cfg(feature = "local")]
+    local: BTreeMap<String, crate::local::LocalConfig>,
 }
+
+/// The kind of models in this process. It is no row of [`KINDS`]: it has no address.
+const LOCAL: &str = "local";
 
 impl Router {
     /// The environment alone.
@@ -60,10 +68,19 @@ impl Router {
                     ));
                 }
             };
-            let config = ProviderConfig::deserialize(Value::Object(fields)).map_err(|e| {
+            let wrong = |e: serde_json::Error| {
                 Error::new(codes::ARGUMENT_INVALID, format!("the settings of provider `{name}` cannot be read: {e}"))
                     .with("provider", name.as_str())
-            })?;
+            };
+            if kind == LOCAL {
+                #[cfg(feature = "local")]
+                router.local.insert(name.clone(), Deserialize::deserialize(Value::Object(fields)).map_err(wrong)?);
+                #[cfg(not(feature = "local"))]
+                return Err(no_local());
+                #[cfg(feature = "local")]
+                continue;
+            }
+            let config = ProviderConfig::deserialize(Value::Object(fields)).map_err(wrong)?;
             router = router.with(&name, &kind, config)?;
         }
         Ok(router)
@@ -87,8 +104,33 @@ impl Router {
     }
 }
 
+#[cfg(feature = "local")]
+impl Router {
+    fn local(&self, name: &str) -> Option<crate::local::LocalConfig> {
+        let bare = || (name == LOCAL && !self.table.contains_key(name)).then(Default::default);
+        self.local.get(name).cloned().or_else(bare)
+    }
+}
+
+#[cfg(not(feature = "local"))]
+fn no_local() -> Error {
+    Error::new(
+        codes::PROVIDER_UNKNOWN,
+        "this build has no models of its own: use the full package, or build with the feature `local`",
+    )
+    .with("provider", LOCAL)
+}
+
 impl llm::Router for Router {
     fn provider(&self, name: &str) -> Result<Option<Arc<dyn LlmProvider>>> {
+        #[cfg(feature = "local")]
+        if let Some(config) = self.local(name) {
+            return Ok(Some(Arc::new(crate::local::LocalModels::new(config))));
+        }
+        #[cfg(not(feature = "local"))]
+        if name == LOCAL && !self.table.contains_key(name) {
+            return Err(no_local());
+        }
         let Some((kind, config)) = self.entry(name) else { return Ok(None) };
         Ok(Some(Arc::new(Provider::new(kind, config)?)))
     }
@@ -102,7 +144,26 @@ impl llm::Router for Router {
             let (kind, config) = self.entry(name)?;
             config.missing(Kind::named(kind).ok()?)
         };
-        names.into_iter().map(|name| (name.to_owned(), missing(name))).collect()
+        let mut all: Vec<_> = names.into_iter().map(|name| (name.to_owned(), missing(name))).collect();
+        #[cfg(feature = "local")]
+        {
+            let locals = self.local.keys().map(String::as_str).chain([LOCAL]);
+            all.extend(locals.map(|name| (name.to_owned(), None)));
+        }
+        #[cfg(not(feature = "local"))]
+        all.push((LOCAL.to_owned(), Some(no_local().body().message.clone())));
+        all.sort_unstable();
+        all.dedup_by(|one, other| one.0 == other.0);
+        all
+    }
+
+    #[cfg(feature = "local")]
+    fn embedder(&self, name: &str, model: &str) -> Result<Option<Arc<dyn llm::EmbeddingProvider>>> {
+        let Some(mut config) = self.local(name) else { return Ok(None) };
+        if !model.is_empty() {
+            config.model = Some(model.to_owned());
+        }
+        Ok(Some(Arc::new(crate::local::LocalEmbedder::lazy(config)?)))
     }
 
     fn secrets(&self) -> Vec<String> {

@@ -72,9 +72,12 @@ pub(crate) struct Found {
     pub(crate) model: String,
 }
 
-/// What stands before the first slash of a model's name, and what behind.
+/// What stands before the first slash of a model's name, and what behind. `local:` may have a colon: a path may follow it.
 pub(crate) fn split(model: &str) -> (&str, &str) {
-    model.split_once('/').unwrap_or((model, ""))
+    match model.strip_prefix("local:") {
+        Some(rest) => ("local", rest),
+        None => model.split_once('/').unwrap_or((model, "")),
+    }
 }
 
 #[derive(Default)]
@@ -84,6 +87,7 @@ pub(crate) struct Registry {
     /// Whether a cassette answers in the place of all providers.
     replays: bool,
     routed: Mutex<HashMap<String, Arc<dyn LlmProvider>>>,
+    routed_embedders: Mutex<HashMap<String, Arc<dyn EmbeddingProvider>>>,
     agents: RwLock<HashMap<String, Arc<AgentSpec>>>,
     tools: RwLock<HashMap<String, RegisteredTool>>,
     providers: RwLock<HashMap<String, Arc<dyn LlmProvider>>>,
@@ -206,7 +210,22 @@ impl Registry {
         })
     }
 
+    /// An embedder: a registered one, else the router's.
     pub(crate) fn embedder(&self, name: &str) -> Result<Arc<dyn EmbeddingProvider>> {
+        if let Some(embedder) = self.embedders.read().get(name) {
+            return Ok(embedder.clone());
+        }
+        if let Some(router) = &self.router {
+            let (provider, model) = split(name);
+            let mut routed = self.routed_embedders.lock();
+            if let Some(embedder) = routed.get(name) {
+                return Ok(embedder.clone());
+            }
+            if let Some(embedder) = router.embedder(provider, model)? {
+                routed.insert(name.to_owned(), embedder.clone());
+                return Ok(embedder);
+            }
+        }
         find(&self.embedders, ComponentKind::Embedder, name)
     }
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from . import _lomusai as native
-from .errors import LomusaiError
+from .errors import LimitError, LomusaiError
 from .events import Message, Pending, RunEvent, RunStatus, Usage
 
 if TYPE_CHECKING:
@@ -43,8 +43,12 @@ class Result(Generic[T]):
         """The whole conversation. The next call's `history`."""
         self.pending: list[Pending] = body.get("pending") or []
         """What a suspended run waits for."""
+        told = body.get("error") if self.status == "exhausted" else None
+        if told is not None:
+            # Told, and not raised: the run has come to what it could.
+            error = LimitError(told["message"], code=told["code"], details=told.get("details"))
         self.error: LomusaiError | None = error
-        """Why a run failed."""
+        """Why a run failed, or what was exhausted."""
         self._history: int = body.get("history") or 0
 
     @property

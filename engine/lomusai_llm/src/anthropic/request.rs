@@ -131,7 +131,7 @@ impl<'a> Writer<'a> {
                     (None, None) => {}
                 },
                 Part::ToolCall(call) => {
-                    let mut block = Object::new().with("type", "tool_use").with("id", self.ids.of_call(call));
+                    let mut block = Object::new().with("type", "tool_use").with("id", self.ids.of_call(call, foreign));
                     block.set("name", call.name.as_str());
                     block.set("input", Json::arguments(&call.arguments));
                     if let Some(Value::Object(fields)) = call.provider.get(self.name) {

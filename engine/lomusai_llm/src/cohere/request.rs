@@ -103,7 +103,7 @@ impl<'a> Writer<'a> {
                 Part::ToolCall(call) => {
                     let function =
                         Object::new().with("name", call.name.as_str()).with("arguments", call.arguments.as_str());
-                    let wire = Object::new().with("id", self.ids.of_call(call)).with("type", "function");
+                    let wire = Object::new().with("id", self.ids.of_call(call, foreign)).with("type", "function");
                     calls.push(wire.with("function", function));
                 }
                 _ => {}

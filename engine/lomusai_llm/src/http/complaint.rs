@@ -45,14 +45,19 @@ pub(crate) fn complaint(body: &Value) -> Option<Complaint> {
         Value::String(raw) => format!("{message}: {raw}"),
         _ => message,
     };
-    let code = ["code", "type"].iter().find_map(|field| match &place[field] {
+    let code = ["code", "type", "status"].iter().find_map(|field| match &place[field] {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
         _ => None,
     });
     let status = ["status_code", "code", "status"].iter().find_map(|field| {
         place[field].as_u64().filter(|status| (400..600).contains(status)).map(|status| status as u16)
     });
-    Some(Complaint { message: excerpt(&message, MESSAGE_CHARS_MAX), code, status })
+    // Google says when to try again within the body: `34.4s`.
+    let delays = place["details"].as_array().into_iter().flatten().filter_map(|detail| detail["retryDelay"].as_str());
+    let seconds =
+        delays.filter_map(|delay| delay.strip_suffix('s')?.parse::<f64>().ok()).find(|seconds| *seconds >= 0.0);
+    let retry_after_ms = seconds.map(|seconds| (seconds * 1000.0).ceil() as u64);
+    Some(Complaint { message: excerpt(&message, MESSAGE_CHARS_MAX), code, status, retry_after_ms })
 }
 
 fn message(place: &Value) -> Option<String> {

@@ -27,6 +27,8 @@ enum Framing {
     Unknown,
     Events(SseDecoder),
     Objects(Objects),
+    #[cfg(feature = "bedrock")]
+    Frames(super::frames::Frames),
     Body(Vec<u8>),
 }
 
@@ -49,6 +51,9 @@ impl Decoder {
                 None => return Ok(()),
                 Some(b'{' | b'[') if self.fold.is_of_objects() => Framing::Objects(Objects::new(self.bytes_max)),
                 Some(b'{' | b'[') => Framing::Body(Vec::new()),
+                // The length of a message, which is never so long that its first byte counts.
+                #[cfg(feature = "bedrock")]
+                Some(0) => Framing::Frames(super::frames::Frames::new(self.bytes_max)),
                 Some(_) => Framing::Events(SseDecoder::new(self.bytes_max)),
             };
         }
@@ -63,6 +68,8 @@ impl Decoder {
             Framing::Objects(objects) => {
                 objects.push(bytes, &mut |data| fold.event(Event { name: "", data }, chunks).map_err(Stop::Failed))
             }
+            #[cfg(feature = "bedrock")]
+            Framing::Frames(frames) => frames.push(bytes, &mut |event| fold.event(event, chunks)).map_err(Stop::Failed),
             Framing::Unknown => Ok(()),
         };
         result.map_err(|stop| self.error(stop))
@@ -75,6 +82,8 @@ impl Decoder {
     pub fn end(&mut self, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
         match &mut self.framing {
             Framing::Unknown => {}
+            #[cfg(feature = "bedrock")]
+            Framing::Frames(_) => {}
             Framing::Body(body) => self.fold.body(body, chunks)?,
             Framing::Objects(objects) => objects.end()?,
             Framing::Events(events) => {

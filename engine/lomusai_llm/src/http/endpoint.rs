@@ -28,6 +28,11 @@ pub(crate) struct Endpoint {
     pub(crate) idle: Duration,
     /// Most bytes of one answer.
     pub(crate) bytes_max: u64,
+    #[cfg(feature = "bedrock")]
+    pub(crate) is_aws: bool,
+    /// What signs each request, where one does.
+    #[cfg(feature = "bedrock")]
+    pub(crate) signer: Option<super::aws::Signer>,
 }
 
 /// An answer whose head has come. Dropping it closes the connection.
@@ -47,7 +52,8 @@ impl Endpoint {
         }
         let mut patience = Patience::new(self.host(), self.idle, cancel);
         let url = self.url(&post);
-        let sending = self.client.post(url).headers(self.headers.clone()).body(post.body).send();
+        let headers = self.headers_for(&url, &post.body)?;
+        let sending = self.client.post(url).headers(headers).body(post.body).send();
         let response = patience.wait(sending).await?.map_err(|error| failure::of_transport(&patience.host, error))?;
         Ok(Reply { response, patience, bytes: 0, bytes_max: self.bytes_max })
     }
@@ -64,10 +70,28 @@ impl Endpoint {
             _ => &post.path,
         };
         url.path_segments_mut().expect("an http address has a path").pop_if_empty().extend(path);
+        // AWS's own clients do, and what is signed is what is sent.
+        #[cfg(feature = "bedrock")]
+        if self.is_aws {
+            url.set_path(&url.path().replace(':', "%3A"));
+        }
         if !post.query.is_empty() {
             url.query_pairs_mut().extend_pairs(post.query);
         }
         url
+    }
+
+    #[cfg(not(feature = "bedrock"))]
+    fn headers_for(&self, _: &Url, _: &[u8]) -> Result<HeaderMap> {
+        Ok(self.headers.clone())
+    }
+
+    #[cfg(feature = "bedrock")]
+    fn headers_for(&self, url: &Url, body: &[u8]) -> Result<HeaderMap> {
+        let Some(signer) = &self.signer else { return Ok(self.headers.clone()) };
+        #[allow(clippy::disallowed_methods, reason = "AWS refuses a signature of any time but the real one")]
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        signer.signed(url, self.headers.clone(), body, now)
     }
 
     /// The error without any secret that the server may have quoted.
@@ -120,6 +144,22 @@ impl Reply {
             return Err(Error::new(codes::PROVIDER_RESPONSE_INVALID, message));
         }
         Ok(piece)
+    }
+
+    /// The rest.
+    ///
+    /// # Errors
+    /// As of [`piece`](Self::piece); `provider_response_invalid` where there are more than `bytes_max`.
+    pub(crate) async fn bytes(mut self, bytes_max: usize) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = self.piece().await? {
+            bytes.extend_from_slice(piece.as_ref());
+            if bytes.len() > bytes_max {
+                let message = format!("the answer of {} is larger than max_response_bytes = {bytes_max}", self.host());
+                return Err(Error::new(codes::PROVIDER_RESPONSE_INVALID, message));
+            }
+        }
+        Ok(bytes)
     }
 
     /// The rest as text, cut off after `bytes_max`. What cannot be read is left out: a bad end must not hide what was said.

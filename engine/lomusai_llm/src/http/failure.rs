@@ -14,6 +14,8 @@ pub(crate) struct Complaint {
     pub(crate) code: Option<String>,
     /// A status that the complaint itself names.
     pub(crate) status: Option<u16>,
+    /// When to try again, where the body says so.
+    pub(crate) retry_after_ms: Option<u64>,
 }
 
 /// The error for an answer of this status.
@@ -38,7 +40,7 @@ pub(crate) fn of_status(host: &str, status: u16, headers: &HeaderMap, complaint:
         body.details.insert("request_id".into(), id.into());
     }
     if body.retryable {
-        body.retry_after_ms = retry_after_ms(headers);
+        body.retry_after_ms = retry_after_ms(headers).or(complaint.retry_after_ms);
     }
     finish(body, complaint)
 }

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use lomusai_core::llm::EmbeddingProvider;
 use lomusai_core::{BoxFuture, Error, Result};
 use lomusai_wire::codes;
-use tokio::sync::oneshot;
+use tokio::sync::{OnceCell, oneshot};
 
 use super::config::{self, LocalConfig, Plan};
 use super::native::{Context, Decoded, Shape, Token};
@@ -66,6 +66,31 @@ impl LocalEmbedder {
         receive.await.map_err(|_| Error::new(codes::INTERNAL, "loading the model panicked"))?
     }
 
+    /// An embedder that is loaded when it is first asked. It knows how long its vectors are from the table of known models, or from
+    /// the file.
+    ///
+    /// # Errors
+    /// `argument_invalid` without a model, or with one that neither is known nor is a file yet.
+    pub fn lazy(config: LocalConfig) -> Result<impl EmbeddingProvider> {
+        let name = config.model.clone().unwrap_or_default();
+        let known = Store::known().iter().find(|known| known.name == name).and_then(|known| known.dimensions);
+        let of_file = || {
+            let file = Path::new(&name);
+            if !file.is_file() {
+                let message = format!(
+                    "the embedding model `{name}` is neither known nor a file: download it first, and give its path"
+                );
+                return Err(Error::new(codes::MODEL_UNKNOWN, message).with("model", name.as_str()));
+            }
+            let length = errors::header_of(file)?.shape("embedding_length");
+            length
+                .and_then(|length| usize::try_from(length).ok())
+                .ok_or_else(|| errors::wrong_kind(file, "it has no vectors"))
+        };
+        let dimensions = known.map_or_else(of_file, Ok)?;
+        Ok(Lazy { config, dimensions, loaded: OnceCell::new() })
+    }
+
     fn open(config: &LocalConfig, file: &Path, progress: &dyn Fn(Progress)) -> Result<Self> {
         config::check_cpu()?;
         let header = errors::header_of(file)?;
@@ -90,6 +115,25 @@ impl LocalEmbedder {
             .spawn(move || Embedder { context, tokens: tokens as usize }.serve(&jobs))
             .map_err(|error| Error::new(codes::INTERNAL, format!("no thread for the local model: {error}")))?;
         Ok(Self { dimensions, work: Some(work), thread: Some(thread), stop })
+    }
+}
+
+struct Lazy {
+    config: LocalConfig,
+    dimensions: usize,
+    loaded: OnceCell<LocalEmbedder>,
+}
+
+impl EmbeddingProvider for Lazy {
+    fn embed<'a>(&'a self, texts: &'a [&'a str]) -> BoxFuture<'a, Result<Vec<Vec<f32>>>> {
+        Box::pin(async move {
+            let load = || LocalEmbedder::load(self.config.clone(), |_| {});
+            self.loaded.get_or_try_init(load).await?.embed(texts).await
+        })
+    }
+
+    fn dimensions(&self) -> usize {
+        self.dimensions
     }
 }
 

@@ -62,8 +62,11 @@ fn messages<'a>(name: &str, message: &'a Message) -> Vec<Object<'a>> {
     for part in &message.parts {
         match part {
             Part::ToolCall(call) => {
-                let function =
+                let mut function =
                     Object::new().with("name", call.name.as_str()).with("arguments", Json::arguments(&call.arguments));
+                if let (false, Some(Value::Object(fields))) = (foreign, call.provider.get(name)) {
+                    function.merge(fields);
+                }
                 let mut wire = Object::new();
                 wire.optional("id", call.provider_id.as_deref().filter(|_| !foreign));
                 calls.push(wire.with("type", "function").with("function", function));

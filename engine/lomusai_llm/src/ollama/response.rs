@@ -54,6 +54,8 @@ struct Function<'a> {
     name: String,
     #[serde(borrow, default)]
     arguments: Option<&'a RawValue>,
+    #[serde(default)]
+    index: Option<Value>,
 }
 
 impl Fold for Answer {
@@ -73,6 +75,10 @@ impl Fold for Answer {
                 let arguments = Value::String(function.arguments.map_or("{}", RawValue::get).to_owned());
                 let id = id.filter(|id| !id.is_empty());
                 chunks.push_back(ModelChunk::ToolCall { name: function.name, arguments, id, signature: None });
+                if let Some(index) = function.index {
+                    let fields = Map::from_iter([("index".to_owned(), index)]);
+                    chunks.push_back(ModelChunk::Fields { index: None, provider: self.facts.name().into(), fields });
+                }
             }
         }
         for (field, value) in data.facts {

@@ -6,22 +6,30 @@ use std::borrow::Cow;
 
 use lomusai_core::{Error, Result};
 use lomusai_wire::{Message, ModelRequest, OutputSpec, Part, RawJson, Role, ToolChoice, ToolResult, codes};
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::{Map, Value, json};
 
-use crate::ids::{IdRule, WireIds};
-use crate::wire::extra;
+use super::{Dialect, Thoughts};
+use crate::ids::WireIds;
+use crate::wire::{extra, is_foreign};
 use content::{Content, WirePart};
 
 /// The body to post.
-pub(super) fn body(name: &str, request: &ModelRequest, model: &str, stream: bool) -> Result<Vec<u8>> {
+pub(super) fn body(
+    dialect: &Dialect,
+    name: &str,
+    request: &ModelRequest,
+    model: &str,
+    stream: bool,
+) -> Result<Vec<u8>> {
     let none = Map::new();
     let extra = extra(request, name)?.unwrap_or(&none);
-    serde_json::to_vec(&Body { request, model, messages: messages(request), extra, stream })
+    serde_json::to_vec(&Body { dialect, request, model, messages: messages(dialect, name, request), extra, stream })
         .map_err(|error| Error::new(codes::INTERNAL, format!("the request cannot be written as JSON: {error}")))
 }
 
 struct Body<'a> {
+    dialect: &'a Dialect,
     request: &'a ModelRequest,
     model: &'a str,
     messages: Vec<WireMessage<'a>>,
@@ -32,27 +40,57 @@ struct Body<'a> {
 impl Serialize for Body<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let settings = &self.request.settings;
+        let dialect = self.dialect;
         let tools: Vec<WireTool<'_>> = self.request.tools.iter().map(WireTool::new).collect();
+        // The provider's own tools are beside ours, and do not replace them.
+        let own = self.extra.get("tools").and_then(Value::as_array);
         let mut fields = Fields { map: serializer.serialize_map(None)?, extra: self.extra };
         fields.optional("model", Some(self.model).filter(|model| !model.is_empty()))?;
         fields.optional("messages", Some(&self.messages))?;
         if !tools.is_empty() {
-            fields.optional("tools", Some(&tools))?;
-            fields.optional("tool_choice", tool_choice(&self.request.tool_choice))?;
+            match own {
+                Some(own) => fields.map.serialize_entry("tools", &(AllTools { tools: &tools, own }))?,
+                None => fields.optional("tools", Some(&tools))?,
+            }
+            fields.optional("tool_choice", tool_choice(&self.request.tool_choice, dialect.required))?;
         }
         fields.optional("temperature", settings.temperature)?;
         fields.optional("top_p", settings.top_p)?;
-        // Not OpenAI's, but of most servers that copy its API. One that has no such field says so, which is better than silence.
-        fields.optional("top_k", settings.top_k)?;
-        fields.optional("max_tokens", settings.max_output_tokens)?;
+        fields.optional("top_k", settings.top_k.filter(|_| dialect.top_k))?;
+        fields.optional(dialect.max_tokens, settings.max_output_tokens)?;
         fields.optional("stop", Some(&settings.stop_sequences).filter(|stop| !stop.is_empty()))?;
         fields.optional("presence_penalty", settings.presence_penalty)?;
         fields.optional("frequency_penalty", settings.frequency_penalty)?;
-        fields.optional("seed", settings.seed)?;
-        fields.optional("response_format", self.request.output.as_ref().map(ResponseFormat::new))?;
+        fields.optional(dialect.seed, settings.seed)?;
+        match &self.request.output {
+            Some(output) if dialect.schemas => fields.optional("response_format", Some(ResponseFormat::new(output)))?,
+            Some(_) => fields.optional("response_format", Some(json!({"type": "json_object"})))?,
+            None => {}
+        }
         fields.optional("stream", Some(self.stream))?;
-        fields.optional("stream_options", self.stream.then(|| json!({"include_usage": true})))?;
-        fields.end()
+        fields.optional(
+            "stream_options",
+            (self.stream && dialect.asks_for_usage).then(|| json!({"include_usage": true})),
+        )?;
+        fields.end(own.is_some() && !tools.is_empty())
+    }
+}
+
+struct AllTools<'a> {
+    tools: &'a [WireTool<'a>],
+    own: &'a [Value],
+}
+
+impl Serialize for AllTools<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(Some(self.tools.len() + self.own.len()))?;
+        for tool in self.tools {
+            list.serialize_element(tool)?;
+        }
+        for tool in self.own {
+            list.serialize_element(tool)?;
+        }
+        list.end()
     }
 }
 
@@ -70,8 +108,9 @@ impl<M: SerializeMap> Fields<'_, M> {
         }
     }
 
-    fn end(mut self) -> std::result::Result<M::Ok, M::Error> {
-        for (name, value) in self.extra.iter().filter(|(_, value)| !value.is_null()) {
+    fn end(mut self, has_tools: bool) -> std::result::Result<M::Ok, M::Error> {
+        let written = |name: &str| has_tools && name == "tools";
+        for (name, value) in self.extra.iter().filter(|(name, value)| !value.is_null() && !written(name)) {
             self.map.serialize_entry(name, value)?;
         }
         self.map.end()
@@ -100,10 +139,10 @@ impl<'a> WireTool<'a> {
     }
 }
 
-fn tool_choice(choice: &ToolChoice) -> Option<Value> {
+fn tool_choice(choice: &ToolChoice, required: &str) -> Option<Value> {
     match choice {
         ToolChoice::None => Some(json!("none")),
-        ToolChoice::Required => Some(json!("required")),
+        ToolChoice::Required => Some(json!(required)),
         ToolChoice::Tool(name) => Some(json!({"type": "function", "function": {"name": name}})),
         // What the server does anyway.
         _ => None,
@@ -139,6 +178,20 @@ struct WireMessage<'a> {
     tool_calls: Vec<WireCall<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_call_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_details: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusal: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audio: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extra_content: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thought_signature: Option<&'a Value>,
 }
 
 #[derive(serde::Serialize)]
@@ -146,6 +199,9 @@ struct WireCall<'a> {
     id: String,
     r#type: &'static str,
     function: CalledFunction<'a>,
+    /// What else the provider wants back with it.
+    #[serde(flatten)]
+    own: Option<&'a Map<String, Value>>,
 }
 
 #[derive(serde::Serialize)]
@@ -157,12 +213,34 @@ struct CalledFunction<'a> {
 
 impl<'a> WireMessage<'a> {
     fn new(role: &'static str, content: Option<Content<'a>>) -> Self {
-        Self { role, content, tool_calls: Vec::new(), tool_call_id: None }
+        Self {
+            role,
+            content,
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+            reasoning_content: None,
+            reasoning: None,
+            reasoning_details: None,
+            refusal: None,
+            audio: None,
+            extra_content: None,
+            thought_signature: None,
+        }
     }
 }
 
-fn messages(request: &ModelRequest) -> Vec<WireMessage<'_>> {
-    let mut writer = Writer { messages: Vec::new(), ids: WireIds::new(IdRule::Any), attachments: Vec::new() };
+fn messages<'a>(dialect: &Dialect, name: &'a str, request: &'a ModelRequest) -> Vec<WireMessage<'a>> {
+    let mut writer = Writer {
+        name,
+        thoughts: dialect.thoughts,
+        messages: Vec::new(),
+        ids: WireIds::new(dialect.ids),
+        attachments: Vec::new(),
+    };
+    if let Some(output) = request.output.as_ref().filter(|_| !dialect.schemas) {
+        let text = format!("Answer with JSON of this schema, and with nothing else:\n{}", output.schema.as_str());
+        writer.messages.push(WireMessage::new("system", Some(Content::Text(text.into()))));
+    }
     for message in &request.messages {
         match message.role {
             Role::System => writer.text("system", message),
@@ -175,6 +253,8 @@ fn messages(request: &ModelRequest) -> Vec<WireMessage<'_>> {
 }
 
 struct Writer<'a> {
+    name: &'a str,
+    thoughts: Thoughts,
     messages: Vec<WireMessage<'a>>,
     ids: WireIds<'a>,
     /// Images and files of tool results, which the API takes from a user only. They wait until the last result of a turn is
@@ -193,17 +273,68 @@ impl<'a> Writer<'a> {
 
     fn assistant(&mut self, message: &'a Message) {
         self.show_attachments();
-        let content = Some(text_of(message)).filter(|text| !text.is_empty()).map(Content::Text);
+        let own = !is_foreign(message, self.name);
         let tool_calls: Vec<WireCall<'a>> = message
             .tool_calls()
             .map(|call| WireCall {
-                id: self.ids.of_call(call),
+                id: self.ids.of_call(call, !own),
                 r#type: "function",
                 function: CalledFunction { name: &call.name, arguments: &call.arguments },
+                own: call.provider.get(self.name).filter(|_| own).and_then(Value::as_object),
             })
             .collect();
-        if content.is_some() || !tool_calls.is_empty() {
-            self.messages.push(WireMessage { tool_calls, ..WireMessage::new("assistant", content) });
+        let mut wire = WireMessage { tool_calls, ..WireMessage::new("assistant", None) };
+        let text = text_of(message);
+        if own {
+            self.own_words(message, &mut wire);
+        }
+        if wire.content.is_none() && wire.refusal.is_none_or(|refusal| *refusal != *text) {
+            wire.content = Some(text).filter(|text| !text.is_empty()).map(Content::Text);
+        }
+        let thinks = wire.reasoning_content.is_some() || wire.reasoning.is_some() || wire.reasoning_details.is_some();
+        // A thought that ran out of tokens before it said anything.
+        if thinks && wire.content.is_none() && wire.tool_calls.is_empty() {
+            wire.content = Some(Content::Text("".into()));
+        }
+        let silent = wire.content.is_none() && wire.refusal.is_none() && wire.audio.is_none();
+        if !silent || !wire.tool_calls.is_empty() {
+            self.messages.push(wire);
+        }
+    }
+
+    /// What this provider said in words of its own, as it takes them back.
+    fn own_words(&self, message: &'a Message, wire: &mut WireMessage<'a>) {
+        if let Some(facts) = message.metadata.get(self.name) {
+            wire.refusal = Some(&facts["refusal"]).filter(|refusal| refusal.is_string());
+            wire.audio = facts["audio"]["id"].as_str().map(|id| json!({"id": id}));
+            wire.extra_content = facts.get("extra_content");
+            wire.thought_signature = facts.get("thought_signature");
+            if matches!(self.thoughts, Thoughts::Details | Thoughts::AsTheyCame) {
+                wire.reasoning_details = Some(&facts["reasoning_details"]).filter(|details| details.is_array());
+            }
+        }
+        let thought: String = message
+            .parts
+            .iter()
+            .filter_map(|part| if let Part::Reasoning(reasoning) = part { Some(reasoning.text.as_str()) } else { None })
+            .collect();
+        let thought = Some(thought).filter(|thought| !thought.is_empty());
+        let came_as = message.metadata.get(self.name).and_then(|facts| facts["reasoning_field"].as_str());
+        match self.thoughts {
+            Thoughts::Kept => {}
+            Thoughts::AsTheyCame if came_as == Some("reasoning") => wire.reasoning = thought,
+            Thoughts::AsTheyCame if came_as == Some("reasoning_content") => wire.reasoning_content = thought,
+            Thoughts::AsTheyCame => {}
+            Thoughts::ReasoningContent => wire.reasoning_content = thought,
+            Thoughts::Reasoning | Thoughts::Details => wire.reasoning = thought,
+            Thoughts::Parts => {
+                let special = |part: &Part| matches!(part, Part::Reasoning(_) | Part::Provider { .. });
+                if message.parts.iter().any(special) {
+                    let parts: Vec<_> =
+                        message.parts.iter().filter_map(|part| WirePart::own(part, self.name)).collect();
+                    wire.content = Some(parts).filter(|parts| !parts.is_empty()).map(Content::Parts);
+                }
+            }
         }
     }
 
@@ -212,6 +343,14 @@ impl<'a> Writer<'a> {
         for part in &message.parts {
             match part {
                 Part::ToolResult(result) => self.result(result, &mut parts),
+                Part::Provider { provider, data, attached } if provider == self.name => match (attached, data) {
+                    (false, Value::Object(object)) => parts.push(WirePart::Own(object)),
+                    (true, Value::Object(fields)) => match parts.pop() {
+                        Some(WirePart::Known(part)) => parts.push(WirePart::With(part, fields)),
+                        other => parts.extend(other),
+                    },
+                    _ => {}
+                },
                 other => parts.extend(WirePart::new(other)),
             }
         }

@@ -198,7 +198,8 @@ impl<'a> Writer<'a> {
                 self.items.push(item.into());
             }
             Part::ToolCall(call) => {
-                let mut item = Object::new().with("type", "function_call").with("call_id", self.ids.of_call(call));
+                let mut item =
+                    Object::new().with("type", "function_call").with("call_id", self.ids.of_call(call, foreign));
                 item.set("name", call.name.as_str());
                 item.set("arguments", call.arguments.as_str());
                 if let (false, Some(Value::Object(fields))) = (foreign, call.provider.get(self.name)) {

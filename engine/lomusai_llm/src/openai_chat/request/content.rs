@@ -5,8 +5,10 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lomusai_wire::{Part, Source};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
+
+use crate::media;
 
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -25,17 +27,35 @@ impl<'a> Content<'a> {
     }
 }
 
-#[derive(Serialize)]
-#[serde(untagged)]
 pub(super) enum WirePart<'a> {
     Known(KnownPart<'a>),
-    /// A part in the API's own words, which the host wrote.
+    /// A part in the API's own words, which the host or the provider wrote.
     Own(&'a Map<String, Value>),
+    /// A part with further fields.
+    With(KnownPart<'a>, &'a Map<String, Value>),
+}
+
+impl Serialize for WirePart<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct With<'a, 'b> {
+            #[serde(flatten)]
+            part: &'a KnownPart<'b>,
+            #[serde(flatten)]
+            fields: &'a Map<String, Value>,
+        }
+        match self {
+            Self::Known(part) => part.serialize(serializer),
+            Self::Own(object) => object.serialize(serializer),
+            Self::With(part, fields) => With { part, fields }.serialize(serializer),
+        }
+    }
 }
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum KnownPart<'a> {
+    Thinking { thinking: Vec<KnownPart<'a>> },
     Text { text: Cow<'a, str> },
     ImageUrl { image_url: Address<'a> },
     InputAudio { input_audio: Audio<'a> },
@@ -65,6 +85,22 @@ impl<'a> WirePart<'a> {
         Self::Known(KnownPart::Text { text: text.into() })
     }
 
+    /// A part of the model's own words, as the provider of this name takes it back.
+    pub(super) fn own(part: &'a Part, name: &str) -> Option<Self> {
+        match part {
+            Part::Text(text) if text.is_empty() => None,
+            Part::Text(text) => Some(Self::text(text)),
+            Part::Reasoning(reasoning) => {
+                let thinking = vec![KnownPart::Text { text: reasoning.text.as_str().into() }];
+                Some(Self::Known(KnownPart::Thinking { thinking }))
+            }
+            Part::Provider { provider, data: Value::Object(object), attached: false } if provider == name => {
+                Some(Self::Own(object))
+            }
+            _ => None,
+        }
+    }
+
     /// The part as a user may send it, where the API has a form for it.
     pub(super) fn new(part: &'a Part) -> Option<Self> {
         match part {
@@ -85,23 +121,13 @@ impl<'a> WirePart<'a> {
 fn image<'a>(source: &'a Source, media_type: Option<&str>) -> KnownPart<'a> {
     let url = match source {
         Source::Data(base64) => {
-            let media_type = media_type.unwrap_or_else(|| sniff(base64));
+            let media_type = media_type.unwrap_or_else(|| media::sniff(base64));
             format!("data:{media_type};base64,{base64}").into()
         }
         Source::Url(url) => Cow::Borrowed(url.as_str()),
         other => return unseen("image", other, None),
     };
     KnownPart::ImageUrl { image_url: Address { url } }
-}
-
-/// The media type of an image, by its first bytes in base64.
-fn sniff(base64: &str) -> &'static str {
-    match base64.as_bytes() {
-        [b'/', b'9', b'j', ..] => "image/jpeg",
-        [b'R', b'0', b'l', b'G', ..] => "image/gif",
-        [b'U', b'k', b'l', b'G', ..] => "image/webp",
-        _ => "image/png",
-    }
 }
 
 fn file<'a>(source: &'a Source, media_type: &str, name: Option<&'a str>) -> KnownPart<'a> {
@@ -115,7 +141,7 @@ fn file<'a>(source: &'a Source, media_type: &str, name: Option<&'a str>) -> Know
         "audio/mpeg" | "audio/mp3" => audio(data, "mp3"),
         _ if media_type.starts_with("image/") => image(source, Some(media_type)),
         // The API takes text as text only.
-        _ if is_text(media_type) => match STANDARD.decode(data).map(String::from_utf8) {
+        _ if media::is_text(media_type) => match STANDARD.decode(data).map(String::from_utf8) {
             Ok(Ok(text)) => match name {
                 Some(name) => KnownPart::Text { text: format!("{name}:\n{text}").into() },
                 None => KnownPart::Text { text: text.into() },
@@ -130,10 +156,6 @@ fn audio<'a>(data: &'a str, format: &'static str) -> KnownPart<'a> {
     KnownPart::InputAudio { input_audio: Audio { data, format } }
 }
 
-fn is_text(media_type: &str) -> bool {
-    media_type.starts_with("text/") || matches!(media_type, "application/json" | "application/xml" | "application/yaml")
-}
-
 fn binary<'a>(data: &str, media_type: &str, name: Option<&'a str>) -> KnownPart<'a> {
     let media_type = if media_type.is_empty() { "application/pdf" } else { media_type };
     let file_data = format!("data:{media_type};base64,{data}");
@@ -144,10 +166,6 @@ fn binary<'a>(data: &str, media_type: &str, name: Option<&'a str>) -> KnownPart<
 fn unseen<'a>(what: &str, source: &'a Source, name: Option<&str>) -> KnownPart<'a> {
     match source {
         Source::Reference(file_id) => KnownPart::File { file: File::Reference { file_id } },
-        Source::Url(url) => {
-            let name = name.map_or(String::new(), |name| format!(" {name}"));
-            KnownPart::Text { text: format!("[{what}{name}: {url}]").into() }
-        }
-        _ => KnownPart::Text { text: format!("[{what}]").into() },
+        other => KnownPart::Text { text: media::unseen(what, other, name).into() },
     }
 }

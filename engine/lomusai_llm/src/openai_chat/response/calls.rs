@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use lomusai_wire::ModelChunk;
 use serde::de::IgnoredAny;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::wire::{CallDelta, Field, FunctionDelta};
 
@@ -26,9 +26,12 @@ struct Slot {
     arguments: String,
     /// Our index, once passed on. A call waits for its name, since until then it may turn out to be the rest of another.
     shown: Option<u32>,
+    /// Fields that go back with the call.
+    own: Map<String, Value>,
 }
 
 struct Piece {
+    own: Map<String, Value>,
     index: Option<u64>,
     id: Option<String>,
     name: String,
@@ -58,7 +61,7 @@ impl Calls {
     }
 
     /// Passes on what waited for a name in vain.
-    pub(super) fn end(&mut self, chunks: &mut VecDeque<ModelChunk>) {
+    pub(super) fn end(&mut self, name: &str, chunks: &mut VecDeque<ModelChunk>) {
         for place in 0..self.slots.len() {
             if self.slots[place].shown.is_some() {
                 continue;
@@ -71,10 +74,16 @@ impl Calls {
             });
             match whole {
                 Some(before) => {
-                    let rest = Piece { index: None, id: None, name: String::new(), arguments: rest };
+                    let rest = Piece { own: Map::new(), index: None, id: None, name: String::new(), arguments: rest };
                     self.add(before, rest, chunks);
                 }
                 None => self.show(place, chunks),
+            }
+        }
+        for slot in &mut self.slots {
+            if let (Some(index), false) = (slot.shown, slot.own.is_empty()) {
+                let fields = std::mem::take(&mut slot.own);
+                chunks.push_back(ModelChunk::Fields { index: Some(index), provider: name.to_owned(), fields });
             }
         }
     }
@@ -86,6 +95,7 @@ impl Calls {
             name: String::new(),
             arguments: String::new(),
             shown: None,
+            own: Map::new(),
         });
         self.slots.len() - 1
     }
@@ -106,6 +116,7 @@ impl Calls {
 
     fn add(&mut self, place: usize, piece: Piece, chunks: &mut VecDeque<ModelChunk>) {
         let slot = &mut self.slots[place];
+        slot.own.extend(piece.own);
         // Some servers send the whole call once more at the end.
         let repeated = slot.arguments == piece.arguments && slot.is_complete();
         let arguments = if repeated { String::new() } else { piece.arguments };
@@ -176,7 +187,9 @@ impl Piece {
             Some(Field::Other(Value::Number(number))) => number.to_string(),
             _ => String::new(),
         };
+        let own = delta.extra_content.filter(|extra| !extra.is_null());
         Self {
+            own: own.map(|extra| ("extra_content".to_owned(), extra)).into_iter().collect(),
             index: delta.index.as_ref().and_then(Value::as_u64),
             id: Some(text(delta.id)).filter(|id| !id.is_empty()),
             arguments: FunctionDelta::arguments(&function),

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 
 use lomusai_core::llm::truncated;
 use lomusai_core::{Error, Result};
-use lomusai_wire::{FinishReason, ModelChunk, Usage, codes};
+use lomusai_wire::{FinishReason, ModelChunk, Part, Usage, codes};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -37,6 +37,8 @@ pub(super) struct Fold {
     /// Facts for the message's metadata, and whether they are told.
     metadata: Map<String, Value>,
     metadata_told: bool,
+    /// Thoughts in the metadata that are told at the end.
+    details_grew: bool,
     /// The facts as the last event wrote them: most events write them again.
     written: Vec<(&'static str, Box<str>)>,
     refusal: String,
@@ -172,16 +174,42 @@ impl Fold {
 
     fn said(&mut self, said: Said<'_>, whole: bool, chunks: &mut VecDeque<ModelChunk>) {
         // Gateways send reasoning under both names.
-        let reasoning = text(said.reasoning_content).or_else(|| text(said.reasoning));
+        let reasoning = match text(said.reasoning_content) {
+            Some(content) => Some(("reasoning_content", content)),
+            None => text(said.reasoning).map(|text| ("reasoning", text)),
+        };
+        let reasoning = reasoning.map(|(field, text)| {
+            self.keep("reasoning_field", Some(field.into()));
+            text
+        });
         chunks.extend(reasoning.map(reasoning_chunk));
         match said.content {
-            Some(Field::Other(Value::Array(parts))) => chunks.extend(parts.iter().filter_map(part)),
+            Some(Field::Other(Value::Array(parts))) => {
+                chunks.extend(parts.into_iter().filter_map(|content| part(content, self.name)))
+            }
             content => chunks.extend(text(content).map(ModelChunk::text)),
         }
         if let Some(refusal) = text(said.refusal) {
             self.refusal.push_str(&refusal);
             chunks.push_back(ModelChunk::text(refusal));
         }
+        if let Some(Value::Array(more)) =
+            said.reasoning_details.filter(|list| list.as_array().is_some_and(|l| !l.is_empty()))
+        {
+            let mut known = match self.metadata.get_mut("reasoning_details").map(Value::take) {
+                Some(Value::Array(known)) => known,
+                _ => Vec::new(),
+            };
+            // Without an index a piece cannot be told from a thought of its own.
+            add_details(&mut known, more);
+            self.metadata.insert("reasoning_details".into(), known.into());
+            // Told at the end: they grow with every piece.
+            self.details_grew = true;
+        }
+        self.keep("audio", said.audio);
+        self.keep("images", said.images);
+        self.keep("extra_content", said.extra_content);
+        self.keep("thought_signature", said.thought_signature);
         let mut calls = said.tool_calls.unwrap_or_default();
         if let Some(function) = said.function_call {
             calls.push(CallDelta { function: Some(function), ..CallDelta::default() });
@@ -222,11 +250,12 @@ impl Fold {
     }
 
     fn finish(&mut self, chunks: &mut VecDeque<ModelChunk>) {
-        self.calls.end(chunks);
+        self.calls.end(self.name, chunks);
         if !self.refusal.is_empty() {
             let refusal = std::mem::take(&mut self.refusal);
             self.keep("refusal", Some(refusal.into()));
         }
+        self.metadata_told &= !self.details_grew;
         self.tell_metadata(chunks);
         let reason = match self.finish {
             // A call that was asked for by name ends some answers with `stop`.
@@ -259,12 +288,43 @@ fn reasoning_chunk(text: String) -> ModelChunk {
     ModelChunk::Reasoning { text, signature: None, encrypted: None }
 }
 
-/// A part of a content that is a list: `{type: "text", text}`, or `{type: "thinking", thinking: [parts]}`.
-fn part(part: &Value) -> Option<ModelChunk> {
-    match &part["thinking"] {
-        Value::String(thinking) => Some(reasoning_chunk(thinking.clone())),
-        Value::Array(parts) => Some(reasoning_chunk(parts.iter().filter_map(|part| part["text"].as_str()).collect())),
-        _ => part["text"].as_str().filter(|text| !text.is_empty()).map(ModelChunk::text),
+/// A part of a content that is a list: `{type: "text", text}`, `{type: "thinking", thinking: [parts]}`, or one of the provider's own.
+fn part(part: Value, name: &str) -> Option<ModelChunk> {
+    match (&part["thinking"], &part["text"]) {
+        (Value::String(thinking), _) => Some(reasoning_chunk(thinking.clone())),
+        (Value::Array(parts), _) => {
+            Some(reasoning_chunk(parts.iter().filter_map(|part| part["text"].as_str()).collect()))
+        }
+        (_, Value::String(text)) => Some(text.clone()).filter(|text| !text.is_empty()).map(ModelChunk::text),
+        _ if part["type"].is_string() => {
+            Some(ModelChunk::Part { part: Part::Provider { provider: name.into(), data: part, attached: false } })
+        }
+        _ => None,
+    }
+}
+
+/// Adds more of the thoughts: pieces of one thought are one item.
+fn add_details(known: &mut Vec<Value>, more: Vec<Value>) {
+    for piece in more {
+        let same = |last: &Value| {
+            last["type"] == piece["type"] && last["index"] == piece["index"] && last["id"] == piece["id"]
+        };
+        let (Some(Value::Object(last)), Value::Object(fields)) = (known.last_mut().filter(|last| same(last)), &piece)
+        else {
+            known.push(piece);
+            continue;
+        };
+        for (field, value) in fields {
+            match (last.get_mut(field), value) {
+                (Some(Value::String(so_far)), Value::String(more)) if matches!(field.as_str(), "text" | "summary") => {
+                    so_far.push_str(more);
+                }
+                (_, Value::Null) => {}
+                (_, value) => {
+                    last.insert(field.clone(), value.clone());
+                }
+            }
+        }
     }
 }
 

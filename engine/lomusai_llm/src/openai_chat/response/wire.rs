@@ -64,6 +64,18 @@ pub(super) struct Said<'a> {
     pub(super) function_call: Option<FunctionDelta<'a>>,
     #[serde(default)]
     pub(super) annotations: Option<Value>,
+    /// Thoughts with their signatures, as gateways tell them.
+    #[serde(default)]
+    pub(super) reasoning_details: Option<Value>,
+    #[serde(default)]
+    pub(super) audio: Option<Value>,
+    #[serde(default)]
+    pub(super) images: Option<Value>,
+    /// Of Gemini behind this API.
+    #[serde(default)]
+    pub(super) extra_content: Option<Value>,
+    #[serde(default)]
+    pub(super) thought_signature: Option<Value>,
 }
 
 impl Said<'_> {
@@ -87,6 +99,9 @@ pub(super) struct CallDelta<'a> {
     pub(super) id: Option<Field<'a>>,
     #[serde(borrow, default)]
     pub(super) function: Option<FunctionDelta<'a>>,
+    /// What the provider wants back with the call.
+    #[serde(default)]
+    pub(super) extra_content: Option<Value>,
 }
 
 #[derive(Default, Deserialize)]

@@ -1,0 +1,217 @@
+//! What our encoders write: each field stands in `data/fields.toml` with its source, and is of the type that recorded clients send.
+#![cfg(feature = "remote")]
+#![allow(clippy::print_stdout, reason = "counts are for whoever runs the test")]
+
+mod recorded;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use lomusai_llm::{KINDS, replay};
+use lomusai_wire::{
+    Message, ModelRequest, ModelTool, OutputSpec, Part, RawJson, Reasoning, Role, Source, ToolCall, ToolChoice,
+    ToolResult, ToolStatus,
+};
+use recorded::cases;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// Which wire a kind speaks, as the recordings call it.
+fn api(kind: &str) -> &'static str {
+    match kind {
+        "anthropic" => "anthropic-messages",
+        "google" => "gemini-generate",
+        "bedrock" => "bedrock-converse",
+        "cohere" => "cohere-v2",
+        "ollama" => "ollama-chat",
+        "openai" | "azure" | "xai-responses" => "openai-responses",
+        _ => "openai-chat",
+    }
+}
+
+#[derive(Deserialize)]
+struct Fields {
+    source: String,
+    fields: Vec<String>,
+}
+
+/// The fields that each kind may send, with the page that lists them.
+fn table() -> BTreeMap<String, Fields> {
+    let table: BTreeMap<String, Fields> = toml::from_str(include_str!("data/fields.toml")).expect("the list of fields");
+    assert!(table.values().all(|fields| fields.source.starts_with("https://")), "each list has its source");
+    table
+}
+
+/// Paths and types of a request. Documents that a host writes (schemas, arguments, results) are its own.
+fn shape(value: &Value, path: &str, found: &mut BTreeSet<(String, &'static str)>) {
+    const OWN: &[&str] = &[
+        "parameters",
+        "input_schema",
+        "schema",
+        "json_schema",
+        "inputSchema.json",
+        "parametersJsonSchema",
+        "responseJsonSchema",
+        "format.properties",
+        "function.arguments",
+        "toolUse.input",
+        "toolResult.content[].json",
+        "functionCall.args",
+        "functionResponse.response",
+    ];
+    let is_own = OWN.iter().any(|own| path.ends_with(own)) || path.ends_with("content[].input");
+    let kind = match value {
+        Value::Object(_) | Value::Array(_) if is_own => "own",
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                shape(value, &if path.is_empty() { name.clone() } else { format!("{path}.{name}") }, found);
+            }
+            return;
+        }
+        Value::Array(items) => {
+            items.iter().for_each(|item| shape(item, &format!("{path}[]"), found));
+            return;
+        }
+        Value::String(_) => "text",
+        Value::Bool(_) => "flag",
+        Value::Number(_) => "number",
+        Value::Null => "null",
+    };
+    found.insert((path.to_owned(), kind));
+}
+
+/// Requests of every feature.
+fn requests(kind: &str) -> Vec<ModelRequest> {
+    let schema = RawJson::parse(r#"{"type":"object","properties":{"a":{"type":"string"}}}"#).unwrap();
+    let facts = json!({"id": "x1"});
+    let said = |parts: Vec<Part>| {
+        let mut message = Message::new(Role::Assistant, parts);
+        message.metadata.insert(kind.into(), facts.clone());
+        message
+    };
+    let file = |media_type: &str, source: Source| Part::File {
+        source,
+        media_type: Some(media_type.into()),
+        name: Some("a.x".into()),
+    };
+    let data = || Source::Data("aGVsbG8=".into());
+    let url = || Source::Url("https://example.org/a".into());
+    let image = |source| Part::Image { source, media_type: Some("image/png".into()) };
+    let mut call = ToolCall::new("c1.0", "f", r#"{"a":"b"}"#);
+    call.provider_id = Some("call_12345".into());
+    call.signature = Some("c2ln".into());
+    let mut result = ToolResult::new(&call, ToolStatus::Ok, json!({"ok": true}));
+    result.content = vec![image(data()), file("application/pdf", data())];
+    let mut failed = ToolResult::new(&call, ToolStatus::Error, json!("no"));
+    failed.content = Vec::new();
+    let mut signed = Reasoning::default();
+    (signed.text, signed.signature) = ("hm".into(), Some("c2ln".into()));
+    signed.provider.insert(kind.into(), json!({"id": "rs_1", "summary": []}));
+    let mut hidden = Reasoning::default();
+    hidden.encrypted = Some("ZW5j".into());
+    hidden.provider.insert(kind.into(), json!({"id": "rs_2", "summary": []}));
+    let messages = |last: ToolResult| {
+        vec![
+            Message::system("be brief"),
+            Message::user("hi"),
+            said(vec![Part::text("Hello")]),
+            Message::new(
+                Role::User,
+                vec![
+                    Part::text("look"),
+                    image(data()),
+                    image(url()),
+                    file("application/pdf", data()),
+                    file("application/pdf", url()),
+                    file("text/plain", data()),
+                    file("audio/wav", data()),
+                ],
+            ),
+            said(vec![
+                Part::Reasoning(signed.clone()),
+                Part::Reasoning(hidden.clone()),
+                Part::text("I call"),
+                Part::ToolCall(call.clone()),
+            ]),
+            Message::new(Role::Tool, vec![Part::ToolResult(last)]),
+        ]
+    };
+    let base = |messages: Vec<Message>| {
+        let mut request = ModelRequest::default();
+        request.model = if kind == "openai" { "gpt-5" } else { "m" }.into();
+        request.messages = messages.into_iter().map(Arc::new).collect();
+        request
+    };
+    let mut all = vec![base(messages(result)), base(messages(failed))];
+    for choice in [ToolChoice::Auto, ToolChoice::None, ToolChoice::Required, ToolChoice::Tool("f".into())] {
+        let mut request = base(vec![Message::user("hi")]);
+        request.tools = vec![ModelTool::new("f", "does f", schema.clone())];
+        request.tool_choice = choice;
+        all.push(request);
+    }
+    let mut request = base(vec![Message::user("hi")]);
+    let settings = &mut request.settings;
+    (settings.temperature, settings.top_p, settings.top_k, settings.max_output_tokens) =
+        (Some(0.5), Some(0.9), Some(4), Some(7));
+    (settings.presence_penalty, settings.frequency_penalty, settings.seed) = (Some(0.5), Some(0.5), Some(42));
+    settings.stop_sequences = vec!["END".into()];
+    request.output = Some(OutputSpec::new(schema));
+    all.push(request);
+    all
+}
+
+fn written(kind: &str) -> BTreeSet<(String, &'static str)> {
+    let mut found = BTreeSet::new();
+    for request in requests(kind) {
+        for stream in [true, false] {
+            let body = replay::body(kind, &request, stream).unwrap();
+            shape(&serde_json::from_slice(&body).unwrap(), "", &mut found);
+        }
+    }
+    found
+}
+
+#[test]
+fn every_field_is_listed_with_its_source() {
+    let table = table();
+    let mut wrong = Vec::new();
+    for kind in KINDS {
+        let Some(listed) = table.get(kind.name) else {
+            wrong.push(format!("{}: no list", kind.name));
+            continue;
+        };
+        let ours: BTreeSet<String> = written(kind.name).into_iter().map(|(path, _)| path).collect();
+        wrong.extend(
+            ours.iter().filter(|path| !listed.fields.contains(path)).map(|path| format!("{}: {path}", kind.name)),
+        );
+    }
+    assert!(wrong.is_empty(), "fields that are not listed:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn fields_are_of_the_types_that_recorded_clients_send() {
+    let mut recorded: BTreeMap<String, BTreeMap<String, BTreeSet<&'static str>>> = BTreeMap::new();
+    for case in cases() {
+        for exchange in case.exchanges.iter().filter(|exchange| exchange.is_answer() && exchange.request.is_object()) {
+            let mut found = BTreeSet::new();
+            shape(&exchange.request, "", &mut found);
+            for (path, kind) in found {
+                recorded.entry(case.api.clone()).or_default().entry(path).or_default().insert(kind);
+            }
+        }
+    }
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for kind in KINDS {
+        let Some(theirs) = recorded.get(api(kind.name)) else { continue };
+        for (path, ours) in written(kind.name) {
+            // A field that nobody recorded stands in the list with its source.
+            let Some(types) = theirs.get(&path) else { continue };
+            seen += 1;
+            if !types.contains(ours) {
+                wrong.push(format!("{}: {path} is {ours}, recorded {types:?}", kind.name));
+            }
+        }
+    }
+    println!("requests: {seen} fields of {} kinds are of the recorded types", KINDS.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
