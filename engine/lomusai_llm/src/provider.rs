@@ -41,8 +41,8 @@ const AFTER_DONE: Duration = Duration::from_millis(50);
 /// | `credentials_rejected` | 401, 403 |
 /// | `provider_rate_limited` | 429, with `retry_after_ms` where the server said so |
 /// | `provider_failed` | 408, 409, 5xx, or an error within the stream |
-/// | `provider_unreachable` | no connection: name, route, TLS or [`Timeouts::connect_ms`] |
-/// | `model_timeout` | nothing for [`Timeouts::idle_ms`] |
+/// | `provider_unreachable` | no connection: name, route, TLS or [`Timeouts::connect_ms`](crate::Timeouts::connect_ms) |
+/// | `model_timeout` | nothing for [`Timeouts::idle_ms`](crate::Timeouts::idle_ms) |
 /// | `stream_truncated` | the answer broke off |
 /// | `provider_response_invalid` | the answer is not what the API promises |
 /// | `run_cancelled` | the call's token was cancelled |
