@@ -160,7 +160,10 @@ pub(crate) enum First {
     Attach(EffectId, RunId),
 }
 
-#[expect(clippy::large_enum_variant, reason = "what ends is nearly always an effect, and a box would be one more allocation for each")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "what ends is nearly always an effect, and a box would be one more allocation for each"
+)]
 enum Woken {
     Message(Option<Box<Msg>>),
     Ended(Input),
