@@ -125,6 +125,8 @@ pub struct MessageBuilder {
     parts: Vec<Building>,
     /// Place of a streamed call among the parts, by the provider's index.
     calls: HashMap<u32, usize>,
+    /// How many calls are among the parts.
+    calls_begun: u32,
     metadata: Map<String, Value>,
     usage: Usage,
     finish: Option<FinishReason>,
@@ -146,6 +148,7 @@ impl MessageBuilder {
             started: false,
             parts: Vec::new(),
             calls: HashMap::new(),
+            calls_begun: 0,
             metadata: Map::new(),
             usage: Usage::default(),
             finish: None,
@@ -212,8 +215,7 @@ impl MessageBuilder {
     }
 
     fn next_call_id(&self) -> CallId {
-        let calls = self.parts.iter().filter(|building| matches!(building.part, Part::ToolCall(_))).count();
-        format!("c{}.{calls}", self.number).into()
+        format!("c{}.{}", self.number, self.calls_begun).into()
     }
 
     fn text(&mut self, text: String, emit: &mut dyn FnMut(EventBody)) -> Result<()> {
@@ -350,7 +352,10 @@ impl MessageBuilder {
             self.close_from(self.parts.len() - 1, emit);
         }
         let (name, call_id) = match &part {
-            Part::ToolCall(call) => (Some(call.name.clone()), Some(call.call_id.clone())),
+            Part::ToolCall(call) => {
+                self.calls_begun += 1;
+                (Some(call.name.clone()), Some(call.call_id.clone()))
+            }
             _ => (None, None),
         };
         let index = self.parts.len();
