@@ -16,7 +16,7 @@ import pytest
 EXITS = 200
 
 PRELUDE = """
-import asyncio, os, sys, threading, time
+import asyncio, os, signal, sys, threading, time
 import lomusai
 from lomusai import Agent, Engine, ScriptedModel, ToolContext, tool
 
@@ -124,19 +124,27 @@ def test_a_tool_that_never_looks_up_does_not_keep_the_process(seconds: str) -> N
 )
 def test_ctrl_c_cancels_the_run(how: str) -> None:
     body = f"""
+        # A shell's background jobs ignore it, and so would their children.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
         @tool
         def look(ctx: ToolContext) -> None:
             print("working", flush=True)
             while not ctx.cancelled:
                 time.sleep(0.005)
             print("told", flush=True)
+            told.set()
+        told = threading.Event()
         agent = Agent("a", calls("look"), tools=[look])
         try:
             {how}
         except KeyboardInterrupt:
             print("interrupted", flush=True)
-            time.sleep(0.1)
-            print([run["status"] for run in lomusai.default_engine().runs()], flush=True)
+            told.wait(10)
+            engine = lomusai.default_engine()
+            while [run["status"] for run in engine.runs()] == ["running"]:
+                time.sleep(0.001)
+            print([run["status"] for run in engine.runs()], flush=True)
     """
     process = subprocess.Popen(program(body), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
