@@ -131,7 +131,7 @@ impl Decoder {
                 }
                 self.count += 1;
                 self.mode = Mode::Closing;
-                if rest.is_empty() { Step::CallEnded } else { self.text(&rest.to_owned(), token, ready) }
+                if rest.is_empty() { Step::CallEnded } else { self.text(rest, token, ready) }
             }
             // What remains of a call says nothing more.
             Mode::Closing => Step::CallEnded,
