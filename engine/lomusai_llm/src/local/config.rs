@@ -204,7 +204,9 @@ mod tests {
     use super::*;
 
     fn header() -> Header {
-        let folder = std::env::temp_dir().join(format!("lomusai-config-{}", std::process::id()));
+        // Tests of one process run side by side.
+        let me = format!("lomusai-config-{}-{:?}", std::process::id(), std::thread::current().id());
+        let folder = std::env::temp_dir().join(me);
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join("model.gguf");
         std::fs::write(&path, super::super::gguf::sample(|_| {})).unwrap();
