@@ -48,8 +48,20 @@ pub(crate) trait Fold: Send {
     /// Takes an answer that came as one JSON body.
     fn body(&mut self, body: &[u8], chunks: &mut VecDeque<ModelChunk>) -> Result<()>;
 
+    /// Tells the finish, and what was kept back for it.
+    fn finish(&mut self, chunks: &mut VecDeque<ModelChunk>);
+
     /// Ends the answer: `stream_truncated` where it is not complete.
-    fn end(&mut self, chunks: &mut VecDeque<ModelChunk>) -> Result<()>;
+    fn end(&mut self, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
+        if self.is_done() {
+            return Ok(());
+        }
+        if !self.has_finish() {
+            return Err(truncated());
+        }
+        self.finish(chunks);
+        Ok(())
+    }
 
     /// Whether the model has said why it stopped: only its usage may still come.
     fn has_finish(&self) -> bool;

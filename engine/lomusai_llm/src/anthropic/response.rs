@@ -140,15 +140,13 @@ impl Fold for Answer {
         Ok(())
     }
 
-    fn end(&mut self, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
-        if self.done {
-            return Ok(());
+    fn finish(&mut self, chunks: &mut VecDeque<ModelChunk>) {
+        for index in self.open.keys().copied().collect::<Vec<_>>() {
+            self.stop(index, chunks);
         }
-        if self.finish.is_none() {
-            return Err(truncated());
-        }
-        self.finish(chunks);
-        Ok(())
+        self.facts.tell(chunks);
+        chunks.push_back(ModelChunk::Finish { reason: self.finish });
+        self.done = true;
     }
 
     fn has_finish(&self) -> bool {
@@ -335,15 +333,6 @@ impl Answer {
             self.usage = usage;
             chunks.push_back(ModelChunk::Usage { usage });
         }
-    }
-
-    fn finish(&mut self, chunks: &mut VecDeque<ModelChunk>) {
-        for index in self.open.keys().copied().collect::<Vec<_>>() {
-            self.stop(index, chunks);
-        }
-        self.facts.tell(chunks);
-        chunks.push_back(ModelChunk::Finish { reason: self.finish });
-        self.done = true;
     }
 }
 

@@ -11,7 +11,6 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use lomusai_core::Result;
-use lomusai_core::llm::truncated;
 use lomusai_wire::{FinishReason, ModelChunk, Part, Usage};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -109,15 +108,13 @@ impl Fold for Answer {
         Ok(())
     }
 
-    fn end(&mut self, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
-        if self.done {
-            return Ok(());
+    fn finish(&mut self, chunks: &mut VecDeque<ModelChunk>) {
+        for index in self.open.keys().copied().collect::<Vec<_>>() {
+            self.stop(index, chunks);
         }
-        if self.finish.is_none() {
-            return Err(truncated());
-        }
-        self.finish(chunks);
-        Ok(())
+        self.facts.tell(chunks);
+        chunks.push_back(ModelChunk::Finish { reason: self.finish });
+        self.done = true;
     }
 
     fn has_finish(&self) -> bool {
@@ -338,15 +335,6 @@ impl Answer {
             self.usage = usage;
             chunks.push_back(ModelChunk::Usage { usage });
         }
-    }
-
-    fn finish(&mut self, chunks: &mut VecDeque<ModelChunk>) {
-        for index in self.open.keys().copied().collect::<Vec<_>>() {
-            self.stop(index, chunks);
-        }
-        self.facts.tell(chunks);
-        chunks.push_back(ModelChunk::Finish { reason: self.finish });
-        self.done = true;
     }
 }
 

@@ -129,6 +129,15 @@ impl Fold for Answer {
         Ok(())
     }
 
+    fn finish(&mut self, chunks: &mut VecDeque<ModelChunk>) {
+        if !self.citations.is_empty() {
+            self.facts.keep("citations", Some(std::mem::take(&mut self.citations).into()));
+        }
+        self.facts.tell(chunks);
+        chunks.push_back(ModelChunk::Finish { reason: self.finish });
+        self.done = true;
+    }
+
     fn has_finish(&self) -> bool {
         self.finish.is_some()
     }
@@ -203,15 +212,6 @@ impl Answer {
             }
         }
         Ok(())
-    }
-
-    fn finish(&mut self, chunks: &mut VecDeque<ModelChunk>) {
-        if !self.citations.is_empty() {
-            self.facts.keep("citations", Some(std::mem::take(&mut self.citations).into()));
-        }
-        self.facts.tell(chunks);
-        chunks.push_back(ModelChunk::Finish { reason: self.finish });
-        self.done = true;
     }
 }
 

@@ -11,7 +11,6 @@
 use std::collections::VecDeque;
 
 use lomusai_core::Result;
-use lomusai_core::llm::truncated;
 use lomusai_wire::{FinishReason, ModelChunk, Part, Source, Usage};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -84,15 +83,11 @@ impl Fold for Answer {
         Ok(())
     }
 
-    fn end(&mut self, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
-        if self.done {
-            return Ok(());
-        }
-        if self.finish.is_none() {
-            return Err(truncated());
-        }
-        self.finish(chunks);
-        Ok(())
+    fn finish(&mut self, chunks: &mut VecDeque<ModelChunk>) {
+        self.call_done(chunks);
+        self.facts.tell(chunks);
+        chunks.push_back(ModelChunk::Finish { reason: self.finish.flatten() });
+        self.done = true;
     }
 
     // More parts may follow the reason, with a signature among them: the answer ends with the stream.
@@ -233,13 +228,6 @@ impl Answer {
             let PartialCall { name, id, signature, .. } = call;
             chunks.push_back(ModelChunk::ToolCall { name, arguments, id, signature });
         }
-    }
-
-    fn finish(&mut self, chunks: &mut VecDeque<ModelChunk>) {
-        self.call_done(chunks);
-        self.facts.tell(chunks);
-        chunks.push_back(ModelChunk::Finish { reason: self.finish.flatten() });
-        self.done = true;
     }
 }
 

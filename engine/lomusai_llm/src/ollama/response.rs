@@ -104,24 +104,6 @@ impl Fold for Answer {
         if self.done { Ok(()) } else { Err(truncated()) }
     }
 
-    fn has_finish(&self) -> bool {
-        self.done
-    }
-
-    fn is_done(&self) -> bool {
-        self.done
-    }
-
-    fn is_of_objects(&self) -> bool {
-        true
-    }
-}
-
-impl Answer {
-    pub(super) fn new(name: &'static str) -> Self {
-        Self { facts: Facts::of(name), done: false }
-    }
-
     fn finish(&mut self, chunks: &mut VecDeque<ModelChunk>) {
         let fact = |name: &str| self.facts.get(name).cloned().unwrap_or_default();
         let mut usage = Usage::default();
@@ -139,5 +121,23 @@ impl Answer {
         }
         chunks.push_back(ModelChunk::Finish { reason });
         self.done = true;
+    }
+
+    fn has_finish(&self) -> bool {
+        self.done
+    }
+
+    fn is_done(&self) -> bool {
+        self.done
+    }
+
+    fn is_of_objects(&self) -> bool {
+        true
+    }
+}
+
+impl Answer {
+    pub(super) fn new(name: &'static str) -> Self {
+        Self { facts: Facts::of(name), done: false }
     }
 }

@@ -13,7 +13,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use lomusai_core::Result;
-use lomusai_core::llm::truncated;
 use lomusai_wire::{FinishReason, ModelChunk, Part, Usage};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -169,15 +168,13 @@ impl Fold for Answer {
         Ok(())
     }
 
-    fn end(&mut self, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
-        if self.done {
-            return Ok(());
+    fn finish(&mut self, chunks: &mut VecDeque<ModelChunk>) {
+        if !self.refusal.is_empty() {
+            self.facts.keep("refusal", Some(std::mem::take(&mut self.refusal).into()));
         }
-        if self.finish.is_none() {
-            return Err(truncated());
-        }
-        self.finish(chunks);
-        Ok(())
+        self.facts.tell(chunks);
+        chunks.push_back(ModelChunk::Finish { reason: self.finish.and_then(|finish| finish.0) });
+        self.done = true;
     }
 
     fn has_finish(&self) -> bool {
@@ -376,15 +373,6 @@ impl Answer {
                 chunks.push_back(ModelChunk::Part { part });
             }
         }
-    }
-
-    fn finish(&mut self, chunks: &mut VecDeque<ModelChunk>) {
-        if !self.refusal.is_empty() {
-            self.facts.keep("refusal", Some(std::mem::take(&mut self.refusal).into()));
-        }
-        self.facts.tell(chunks);
-        chunks.push_back(ModelChunk::Finish { reason: self.finish.and_then(|finish| finish.0) });
-        self.done = true;
     }
 }
 

@@ -115,15 +115,21 @@ impl crate::wire::Fold for Fold {
         Ok(())
     }
 
-    fn end(&mut self, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
-        if self.done {
-            return Ok(());
+    fn finish(&mut self, chunks: &mut VecDeque<ModelChunk>) {
+        self.calls.end(self.name, chunks);
+        if !self.refusal.is_empty() {
+            let refusal = std::mem::take(&mut self.refusal);
+            self.keep("refusal", Some(refusal.into()));
         }
-        if self.finish.is_none() {
-            return Err(truncated());
-        }
-        self.finish(chunks);
-        Ok(())
+        self.metadata_told &= !self.details_grew;
+        self.tell_metadata(chunks);
+        let reason = match self.finish {
+            // A call that was asked for by name ends some answers with `stop`.
+            Some(FinishReason::Stop) if !self.calls.is_empty() => Some(FinishReason::ToolCalls),
+            reason => reason,
+        };
+        chunks.push_back(ModelChunk::Finish { reason });
+        self.done = true;
     }
 }
 
@@ -247,23 +253,6 @@ impl Fold {
         if !self.metadata.is_empty() && !std::mem::replace(&mut self.metadata_told, true) {
             chunks.push_back(ModelChunk::Metadata { key: self.name.into(), value: self.metadata.clone().into() });
         }
-    }
-
-    fn finish(&mut self, chunks: &mut VecDeque<ModelChunk>) {
-        self.calls.end(self.name, chunks);
-        if !self.refusal.is_empty() {
-            let refusal = std::mem::take(&mut self.refusal);
-            self.keep("refusal", Some(refusal.into()));
-        }
-        self.metadata_told &= !self.details_grew;
-        self.tell_metadata(chunks);
-        let reason = match self.finish {
-            // A call that was asked for by name ends some answers with `stop`.
-            Some(FinishReason::Stop) if !self.calls.is_empty() => Some(FinishReason::ToolCalls),
-            reason => reason,
-        };
-        chunks.push_back(ModelChunk::Finish { reason });
-        self.done = true;
     }
 }
 
