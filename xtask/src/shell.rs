@@ -62,6 +62,21 @@ impl Shell {
         command
     }
 
+    /// Cargo for the packages that are tested. Which features a shared dependency has depends on what is built beside it: only where all
+    /// suites name the same packages do they share one build. The extension module of Python has a build of its own, by maturin.
+    pub(crate) fn tested(&self, command: &str) -> Command {
+        self.cargo(&[command, "--workspace", "--exclude", "lomusai_python"])
+    }
+
+    /// Builds some of what the tests build, with `--lib`, `--bin NAME` or `--example NAME`, and gives the folder where cargo puts it.
+    pub(crate) fn build(&self, targets: &[&str]) -> Result<PathBuf, String> {
+        let mut command = self.tested("build");
+        // An example makes cargo count the packages that only tests need, as it does for the tests themselves.
+        command.arg("--quiet").args(targets).args(["--example", "hello"]);
+        self.run(command)?;
+        Ok(self.target().join("debug"))
+    }
+
     /// Makes sure that a program is there: installs its Debian package where that is possible, or says what to install.
     pub(crate) fn need(&self, program: &str, package: &str) -> Result<(), String> {
         if found(program) {

@@ -22,8 +22,7 @@ pub(crate) type Counts = BTreeMap<String, u64>;
 /// Built with the tests' profile, whose artefacts are there: a change shows as well as with optimisation, and nothing more is compiled.
 pub(crate) fn measure(shell: &Shell) -> Result<Counts, String> {
     shell.need("valgrind", "valgrind")?;
-    shell.run(shell.cargo(&["build", "--package", "lomusai_benches", "--bin", "instructions"]))?;
-    let program = shell.target().join("debug/instructions");
+    let program = shell.build(&["--bin", "instructions"])?.join("instructions");
     let folder = shell.target().join("callgrind");
     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let counted = |case: &str, times: u64| {

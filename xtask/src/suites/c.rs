@@ -96,8 +96,7 @@ fn readme(shell: &Shell, report: &mut Report, folder: &Path) -> Result<(), Strin
 
 /// The folder with the shared and the static library, built from what is there now.
 pub(crate) fn library(shell: &Shell) -> Result<PathBuf, String> {
-    shell.run(shell.cargo(&["build", "--quiet", "--package", "mlomusai"]))?;
-    let folder = shell.target().join("debug");
+    let folder = shell.build(&["--lib"])?;
     // Programs look for it by the name inside it; cargo makes only the other one.
     let name = folder.join(format!("libmlomusai.so.{ABI}"));
     if cfg!(target_os = "linux") && !name.exists() {

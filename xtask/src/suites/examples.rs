@@ -15,8 +15,9 @@ const EXAMPLES: &[(&str, &[&str])] = &[
 ];
 
 pub(crate) fn rust(shell: &Shell, report: &mut Report) -> Result<(), String> {
+    let folder = shell.build(&["--examples"])?.join("examples");
     for (name, expected) in EXAMPLES {
-        let command = shell.cargo(&["run", "--quiet", "--package", "lomusai", "--example", name]);
+        let command = shell.command(folder.join(name));
         report.prints(&format!("examples/rust/{name}.rs"), command, expected)?;
     }
     consumer(shell, report)

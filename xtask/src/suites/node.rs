@@ -44,14 +44,14 @@ pub(crate) fn soak(shell: &Shell, report: &mut Report) -> Result<(), String> {
 /// The package with its compiled part, ready to be linked into a `node_modules`.
 pub(crate) fn package(shell: &Shell) -> Result<PathBuf, String> {
     shell.need("node", "nodejs")?;
-    shell.run(shell.cargo(&["build", "--package", "lomusai_node"]))?;
+    let built = shell.build(&["--lib"])?;
     let package = shell.root().join("bindings/node");
     let native = package.join("native");
     fs::create_dir_all(&native).map_err(|e| format!("{}: {e}", native.display()))?;
     let file = native.join(format!("lomusai.{}.node", platform(shell)?));
     // Removed first: a process may have it open.
     let _ = fs::remove_file(&file);
-    let library = library(&shell.target().join("debug"));
+    let library = library(&built);
     fs::copy(&library, &file).map_err(|e| format!("{}: {e}", library.display()))?;
     Ok(package)
 }

@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::codegen;
+use crate::crash;
 use crate::shell::Shell;
 use crate::tally::Reader;
 use crate::test::Report;
@@ -33,18 +34,17 @@ pub(crate) fn docs(shell: &Shell, report: &mut Report) -> Result<(), String> {
     report.check("cargo doc", command)
 }
 
-/// All Rust tests. The two extension modules have none: without their hosts they cannot even be linked.
+/// All Rust tests.
 pub(crate) fn tests(shell: &Shell, report: &mut Report) -> Result<(), String> {
-    let everything =
-        ["test", "--workspace", "--no-fail-fast", "--exclude", "lomusai_python", "--exclude", "lomusai_node"];
-    report.tests("cargo test", shell.cargo(&everything), Reader::Libtest)
+    let mut everything = shell.tested("test");
+    everything.arg("--no-fail-fast");
+    report.tests("cargo test", everything, Reader::Libtest)
 }
 
 /// A process killed at every write of its journal; 500 times in the long form.
 pub(crate) fn crash(shell: &Shell, report: &mut Report) -> Result<(), String> {
     let kills = if report.full { "500" } else { "100" };
-    report.check(
-        "crash",
-        shell.cargo(&["run", "--quiet", "-p", "lomusai_tests", "--bin", "crash", "--", "--kills", kills]),
-    )
+    let mut command = crash::program(shell)?;
+    command.args(["--kills", kills]);
+    report.check("crash", command)
 }
