@@ -176,8 +176,8 @@ typedef struct lomusai_engine_options {
   lomusai_drop_fn log_drop;
 } lomusai_engine_options;
 
-// A tool, a function, a provider or an embedder of the host. `input` is what is asked, as JSON: a tool's arguments as the model
-// wrote them, a function's question, a provider's model request, an embedder's `{texts}`. It stays valid until the last reference
+// A tool, a step, a function, a provider or an embedder of the host. `input` is what is asked, as JSON: a tool's arguments as the
+// model wrote them, a step's input, a function's question, a provider's model request, an embedder's `{texts}`. It stays valid until the last reference
 // to `answer` is freed. `answer` is the callee's to free, see `lomusai_answer`.
 //
 // The callback must return normally: a C++ exception, `longjmp` or `pthread_exit` through the engine's frames ends the process.
@@ -224,7 +224,7 @@ uint32_t lomusai_abi_version(void);
 // Frees text that a function of this library gave as `char **`. NULL is fine. Each text once; thread-safe.
 void lomusai_string_free(char *text);
 
-// Answers with JSON: a tool's result, a function's reply, an embedder's list of vectors. The handle stays to be freed.
+// Answers with JSON: a tool's result, a step's output, a function's reply, an embedder's list of vectors. The handle stays to be freed.
 //
 // Errors: `json_invalid`, `utf8_invalid` (the call stays open: answer again); `already_answered`; `handle_closed` when nobody waits
 // any more; `unsupported` for a provider. Thread-safe.
@@ -233,7 +233,9 @@ lomusai_status lomusai_answer_resolve(struct lomusai_answer *answer,
                                       size_t json_len,
                                       struct lomusai_error **err);
 
-// Answers a tool's call in full: `{"output": …, "content": [parts]}` or `{"suspend": payload}`. The handle stays to be freed.
+// Answers a tool's call in full: `{"output": …, "content": [parts]}` or `{"suspend": payload}`; a step's: `{"output": …}`,
+// `{"suspend": payload, "label": "…"}` or `{"bail": result}`, which ends the run as a success, each with `"state": {…}`, values of
+// the run's state to set. The handle stays to be freed.
 //
 // Errors: as `lomusai_answer_resolve`, and `argument_invalid` for another form; `unsupported` for other calls. Thread-safe.
 lomusai_status lomusai_answer_reply(struct lomusai_answer *answer,
@@ -241,8 +243,8 @@ lomusai_status lomusai_answer_reply(struct lomusai_answer *answer,
                                     size_t json_len,
                                     struct lomusai_error **err);
 
-// Suspends a tool's call until a `resume` command comes; the tool is then called again with what resumed it, see
-// `lomusai_answer_facts`. `payload` tells the person who resumes it what is asked. The tool's spec must say `may_suspend`. The
+// Suspends the call of a tool or a step until a `resume` command comes; it is then called again with what resumed it, see
+// `lomusai_answer_facts`. `payload` tells the person who resumes it what is asked. A tool's spec must say `may_suspend`. The
 // handle stays to be freed.
 //
 // Errors: as `lomusai_answer_reply`. Thread-safe.
@@ -251,9 +253,9 @@ lomusai_status lomusai_answer_suspend(struct lomusai_answer *answer,
                                       size_t payload_len,
                                       struct lomusai_error **err);
 
-// Answers with an error. A tool's is told to the model, a provider's may be retried by the engine. `code` is one of the engine's
-// codes, or NULL for the one that says that a callback failed (`tool_failed`, `function_failed`, `provider_host_failed`). The
-// handle stays to be freed.
+// Answers with an error. A tool's is told to the model, a provider's may be retried by the engine, a step's is tried again as its
+// `retry` says, but for `step_fatal`. `code` is one of the engine's codes, or NULL for the one that says that a callback failed
+// (`tool_failed`, `step_failed`, `function_failed`, `provider_host_failed`). The handle stays to be freed.
 //
 // Errors: `argument_invalid` for an unknown code (the call stays open); `already_answered`; `handle_closed`. Thread-safe.
 lomusai_status lomusai_answer_reject(struct lomusai_answer *answer,
@@ -323,8 +325,11 @@ lomusai_status lomusai_answer_on_cancel(struct lomusai_answer *answer,
                                         struct lomusai_error **err);
 
 // Facts about the call, as owned JSON to be freed with `lomusai_string_free`:
-// `{run_id, effect_id, idempotency_key, agent, name, attempt, call_id?, deadline_ms?, context?, resume?}`. Thread-safe.
-lomusai_status lomusai_answer_facts(const struct lomusai_answer *answer, char **json, struct lomusai_error **err);
+// `{run_id, effect_id, idempotency_key, agent, name, attempt, call_id?, deadline_ms?, context?, resume?, state?}`. `agent` is the
+// workflow's name in a workflow, `state` the state of its run. Thread-safe.
+lomusai_status lomusai_answer_facts(const struct lomusai_answer *answer,
+                                    char **json,
+                                    struct lomusai_error **err);
 
 // The pointer that the caller of the run attached to it (`slot` of `lomusai_run_options`); NULL where there is none, as after a
 // recovery. Thread-safe.
@@ -446,7 +451,30 @@ lomusai_status lomusai_register_agent(const struct lomusai_engine *engine,
                                       size_t spec_len,
                                       struct lomusai_error **err);
 
-// Takes a component away; `kind` is "agent", "tool", "provider", "function" or "embedder". `*existed` (may be NULL) says whether
+// Registers a workflow: its spec as JSON. The steps, tools, agents, workflows and functions that it names may be registered later.
+//
+// Errors: `json_invalid`, `argument_invalid`, `name_invalid`, `name_taken`, `step_duplicate`, `step_reference_unknown`,
+// `step_cycle`, `expression_invalid`, `schema_invalid`, `spec_invalid`. Thread-safe.
+lomusai_status lomusai_register_workflow(const struct lomusai_engine *engine,
+                                         const char *spec,
+                                         size_t spec_len,
+                                         struct lomusai_error **err);
+
+// Registers a function that steps of workflows call by this name: asked with the step's input, it answers with what the step gives
+// (`lomusai_answer_resolve`), suspends (`lomusai_answer_suspend`), or says more than that (`lomusai_answer_reply`). It may be called
+// more than once for one step of a run, with the same idempotency key: see `lomusai_answer_facts`. `flags` and `userdata` as with
+// `lomusai_register_tool`. Conditions that are functions are registered with `lomusai_register_function`.
+//
+// Errors: `name_invalid`, `name_taken`. Thread-safe.
+lomusai_status lomusai_register_step(const struct lomusai_engine *engine,
+                                     const char *name,
+                                     uint32_t flags,
+                                     lomusai_call_fn callback,
+                                     void *userdata,
+                                     lomusai_drop_fn drop,
+                                     struct lomusai_error **err);
+
+// Takes a component away; `kind` is "agent", "tool", "provider", "function", "embedder", "workflow" or "step". `*existed` (may be NULL) says whether
 // there was one. Calls that are at work end as they would have.
 //
 // Errors: `argument_invalid` for another kind. Thread-safe.
@@ -460,7 +488,7 @@ lomusai_status lomusai_unregister(const struct lomusai_engine *engine,
 // answer, freed with `lomusai_string_free`; it may be NULL when the answer does not matter. Waits on this thread; works from
 // callbacks on the pool.
 //
-// Operations: `start`, `command {run_id, command}`, `run {run_id}`, `runs {status?, agent?, thread?, parent?, limit?, offset?}`,
+// Operations: `start`, `command {run_id, command}`, `draft_workflow {name, chain, ...}` (the spec of a chain), `run {run_id}`, `runs {status?, agent?, thread?, parent?, limit?, offset?}`,
 // `pending`, `result {run_id}`, `export {run_id}`, `digest {run_id}`, `digest_of {events}`, `delete_run {run_id}`, `thread {thread}`,
 // `threads {resource?, offset?, limit?}`, `messages {thread}`, `delete_thread {thread}`, `embed {embedder, texts}`,
 // `models` (what is known and configured, with what each can do and costs), `budgets` (the shared ones, and what was spent).
@@ -473,10 +501,12 @@ lomusai_status lomusai_engine_call(const struct lomusai_engine *engine,
                                    char **json,
                                    struct lomusai_error **err);
 
-// Tells a run something, as JSON: `{"type": "approve"}`, `decline`, `resume`, `tool_result`, `cancel`. Returns once it is recorded.
-// The run goes on without a reader here; `lomusai_run_resume` reads on.
+// Tells a run something, as JSON: `{"type": "approve"}`, `decline`, `resume`, `tool_result`, `cancel`; to a run of a workflow also
+// `{"type": "resume", "label" or "effect_id", "data"}`, `{"type": "signal", "name", "data"}` and `{"type": "retry"}`, which takes up
+// one that failed. Returns once it is recorded. The run goes on without a reader here; `lomusai_run_resume` reads on.
 //
-// Errors: `json_invalid`, `argument_invalid`, `run_unknown`, `run_finished`, `effect_unknown`, `resume_invalid`. Thread-safe.
+// Errors: `json_invalid`, `argument_invalid`, `run_unknown`, `run_finished`, `run_not_failed`, `effect_unknown`, `resume_invalid`,
+// `workflow_changed`. Thread-safe.
 lomusai_status lomusai_engine_command(const struct lomusai_engine *engine,
                                       const char *run_id,
                                       const char *command,
@@ -548,13 +578,14 @@ const char *lomusai_error_json(const struct lomusai_error *error);
 void lomusai_error_free(struct lomusai_error *error);
 
 // Starts a run: a request as JSON, `{agent, input, history?, thread?, resource?, run_id?, context?, transient?, detached?, on_busy?,
-// options?}`. `options` may be NULL. Does not wait: what cannot be told at once is the run's result.
+// options?}`, or of a workflow `{workflow, input?, run_id?, context?, transient?, state?, detached?}`. `options` may be NULL. Does not wait: what cannot be told at once is the run's result.
 //
 // Without callbacks, read the run with `lomusai_run_next` or wait with `lomusai_run_result`. With `on_event` or `on_done`, the
 // callbacks are the run's reader, and `run` may be NULL. `*run` is the caller's, to be freed with `lomusai_run_free`; NULL on
 // failure, and then no callback is called.
 //
-// Errors: `json_invalid`, `argument_invalid`, `agent_unknown`, `input_empty` and the like, `engine_closed`. Thread-safe.
+// Errors: `json_invalid`, `argument_invalid`, `agent_unknown`, `workflow_unknown`, `input_empty` and the like, `engine_closed`.
+// Thread-safe.
 lomusai_status lomusai_run_start(const struct lomusai_engine *engine,
                                  const char *request,
                                  size_t request_len,
@@ -562,7 +593,7 @@ lomusai_status lomusai_run_start(const struct lomusai_engine *engine,
                                  struct lomusai_run **run,
                                  struct lomusai_error **err);
 
-// Sends a command to a suspended run, as JSON, and reads on from there. Returns once the command is recorded. `options` and
+// Sends a command to a suspended run, or `{"type": "retry"}` to one of a workflow that failed, as JSON, and reads on from there. Returns once the command is recorded. `options` and
 // `*run` as with `lomusai_run_start`.
 //
 // Errors: `run_unknown`, `run_finished`, `run_active`, `run_blocked`, `effect_unknown`, `resume_invalid`, `json_invalid`,
@@ -585,7 +616,8 @@ lomusai_status lomusai_run_next(const struct lomusai_run *run,
                                 struct lomusai_error **err);
 
 // Waits up to `timeout_ms` for what the run came to, or where it waits. `LOMUSAI_OK`: `*json` (may be NULL) is owned, freed with
-// `lomusai_string_free`: `{run_id, status, text, output?, error?, usage, messages, history, pending}`; a run that failed is a
+// `lomusai_string_free`: `{run_id, status, text, output?, error?, usage, messages, history, pending}`, what a workflow came to as
+// `output.object`; a run that failed is a
 // result with that status. `LOMUSAI_TIMEOUT`: not yet. A run waits for its reader: read or discard its events first.
 //
 // Errors: why the run could not be driven on (storage, `engine_closed`); `handle_closed`, `engine_forked`. Thread-safe; works from

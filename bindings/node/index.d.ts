@@ -9,6 +9,7 @@ export {
   LomusaiError, InvalidError, NotFoundError, ConflictError, DeniedError, RateLimitedError, UnavailableError, TimeoutError,
   CancelledError, LimitError, StorageError, ToolError, ProviderError, HostError, ClosedError, InternalError,
 } from './lib/errors';
+import { InvalidError } from './lib/errors';
 export type { ErrorCode, ErrorKind } from './lib/errors';
 
 // --- Schemas -------------------------------------------------------------------------------------------------------------------
@@ -105,7 +106,10 @@ export declare class Answer implements CallContext {
   custom(name: string, data: unknown, options?: { durable?: boolean }): void;
   /** @throws `already_answered`; `handle_closed` when it comes too late. */
   resolve(value: unknown): void;
-  reply(reply: { output?: unknown; content?: Part[] }): void;
+  /** In full: a tool's `{ output, content }`; a step's `{ output }`, `{ suspend, label }` or `{ bail }`, each with `state`. */
+  reply(reply: {
+    output?: unknown; content?: Part[]; suspend?: unknown; label?: string; bail?: unknown; state?: Record<string, unknown>;
+  }): void;
   suspend(payload: unknown): void;
   reject(error: unknown): void;
   readonly answered: boolean;
@@ -161,6 +165,225 @@ export declare function tool<
   const R extends Schema = JsonSchema,
   const S extends Schema = JsonSchema,
 >(options: ToolOptions<I, R, S>): Tool;
+
+// --- Workflows -----------------------------------------------------------------------------------------------------------------
+
+/** What a step of a workflow knows about its call. It may come more than once for one step of a run: the attempt differs then, the
+ * idempotency key does not. */
+export interface StepContext<Resume = any, Suspend = any> extends CallContext {
+  /** The workflow's name. */
+  readonly workflow: string;
+  /** What the step was resumed with after it had suspended. */
+  readonly resumeData: Resume | undefined;
+  /** The state of the run when the call began, with what was set since. */
+  readonly state: Record<string, any>;
+  /** Sets values of the run's state, `null` removes one. Recorded together with the answer, unless that is an error. */
+  setState(values: Record<string, unknown>): void;
+  /** Waits for a `resume` command instead of answering: `return ctx.suspend(payload, { label })`. The step is then called again. */
+  suspend(payload?: Suspend, options?: { label?: string }): never;
+  /** Ends the whole run, as a success, with this result: `return ctx.bail(result)`. */
+  bail(result?: unknown): never;
+}
+
+/** A failure that no further attempt can mend. */
+export declare class FatalError extends InvalidError {
+  constructor(message: string, options?: { cause?: unknown });
+}
+
+/** A value that is made while a run goes on. */
+export declare class Made {
+  private constructor();
+  private made: true;
+}
+
+/** What is at a path: `input.user.id`, `steps.fetch.items.0`, `state.total`, `item`, `index`, `iteration`. What is not there is null. */
+export declare function path(of: string): Made;
+/** What an expression gives: `expr("'Dear ' ~ input.name")`. */
+export declare function expr(text: string): Made;
+
+/** What a condition that is a function is asked. */
+export interface Asked {
+  workflow: string;
+  step: string;
+  input: any;
+  state: Record<string, any>;
+  item?: any;
+  index?: number;
+  iteration?: number;
+  output?: any;
+}
+
+/** An expression such as `steps.check.amount > 100`, or a function. One that fails counts as not holding. */
+export type Condition = string | ((asked: Asked, context: CallContext) => boolean | Promise<boolean>);
+
+/** How often a failed step is tried again. */
+export type Retry = number | { max: number; delayMs?: number; factor?: number; delayMaxMs?: number };
+
+export interface StepOptions<
+  I extends Schema = JsonSchema, O extends Schema = JsonSchema, R extends Schema = JsonSchema, S extends Schema = JsonSchema, Output = any,
+> {
+  /** What the function is registered as. */
+  name: string;
+  /** The step's id in the workflow. Default: its name. */
+  id?: string;
+  description?: string;
+  /** What it is given: a JSON Schema, or any Standard Schema that can say itself as one. */
+  inputSchema?: I;
+  /** What it gives. */
+  outputSchema?: O;
+  /** What it tells when it suspends. */
+  suspendSchema?: S;
+  /** What it is resumed with. */
+  resumeSchema?: R;
+  /** Default: what the workflow says. */
+  retry?: Retry;
+  /** Longest attempt, in milliseconds. Default 300,000. */
+  timeoutMs?: number;
+  metadata?: Record<string, unknown>;
+  /** Does the work. What it throws is a failure, tried again as `retry` says; a {@link FatalError} is not. */
+  execute?: (input: InferOutput<I>, context: StepContext<InferOutput<R>, InferOutput<S>>) => Output | Promise<Output>;
+}
+
+/** A step of a workflow: what it runs, and what it says of its place. Its methods give changed copies. */
+export declare class Step<In = any, Out = any> {
+  private constructor();
+  readonly name: string;
+  readonly id: string;
+  /** What is said of it so far, as the engine takes it. */
+  readonly spec: Record<string, unknown>;
+  readonly execute?: (input: In, context: StepContext) => Out | Promise<Out>;
+  /** The same, behind these steps, in place of behind the link before. */
+  after(...steps: (string | Step | (string | Step)[])[]): this;
+  /** The same, run only if this holds. */
+  when(condition: Condition): this;
+  /** The same, given this in place of what the step before gave: `path(…)`, `expr(…)`, or a value in which they are. */
+  takes(input: unknown): this;
+  /** The same, saying what becomes of it when steps before it were skipped. */
+  needs(needs: 'any' | 'all' | 'none'): this;
+  /** The same under another id. */
+  named(id: string): this;
+  /** The same, tried again so often when it fails. */
+  retried(retry: Retry): this;
+  /** The same, with words about it. */
+  describe(description: string): this;
+}
+
+/** A step whose function is registered under this name. */
+export declare function step(name: string): Step;
+/** A step of a function. What it gives is inferred from its `outputSchema`, else from what the function returns. */
+export declare function step<
+  const I extends Schema = JsonSchema, const O extends Schema = JsonSchema, const R extends Schema = JsonSchema,
+  const S extends Schema = JsonSchema, Output = any,
+>(options: StepOptions<I, O, R, S, Output>): Step<InferOutput<I>, Schema extends O ? Output : JsonSchema extends O ? Output : InferOutput<O>>;
+
+/** What a link can run: a step, a workflow, an agent, a tool, a function of the input, or the name of a registered step function. */
+export type Runs<In = any, Out = any> =
+  | Step<In, Out>
+  | Workflow<In, Out>
+  | Agent<any>
+  | Tool
+  | string
+  | ((input: In, context: StepContext) => Out | Promise<Out>);
+
+export interface WorkflowOptions<I extends Schema = JsonSchema, O extends Schema = JsonSchema> {
+  description?: string;
+  inputSchema?: I;
+  outputSchema?: O;
+  /** Of steps that do not say otherwise. Default: none. */
+  retry?: Retry;
+  limits?: Limits;
+  metadata?: Record<string, unknown>;
+  /** Where it runs. Default: an engine of its own, in memory. */
+  engine?: Engine;
+}
+
+export interface WorkflowRunOptions {
+  runId?: string;
+  /** What the caller wants its functions to know. */
+  context?: Record<string, unknown>;
+  /** Keys of `context` that are not journaled. */
+  transient?: string[];
+  /** The run's state at the start. */
+  state?: Record<string, unknown>;
+  /** Whether the run goes on when its reader goes away. */
+  detached?: boolean;
+  /** Cancels the run; its promise rejects with `signal.reason`. */
+  signal?: AbortSignal;
+}
+
+/**
+ * A workflow that is built by its methods, each of which gives a longer one. A link comes after all steps before it that nothing else comes
+ * after. Steps in one link run side by side. What a step gives is the next one's input.
+ */
+export declare class Workflow<In = any, Out = any> {
+  private constructor();
+  readonly name: string;
+  readonly engine: Engine;
+  /** The workflow's spec, as in every language. */
+  readonly spec: { name: string; steps: Record<string, unknown>[]; [field: string]: unknown };
+
+  /** One more step. */
+  then<Next>(step: Runs<Out, Next>): Workflow<In, Next>;
+  /** Steps side by side. Gives an object of what each gave, by id. */
+  parallel(steps: Iterable<Runs<Out>>): Workflow<In, Record<string, any>>;
+  /** All steps whose condition holds, side by side. Gives an object of what those gave that ran. What follows runs whichever did. */
+  branch(arms: Iterable<readonly [Condition, Runs<Out>]>): Workflow<In, Record<string, any>>;
+  /** A step for each item of the list that the step before gave. Gives a list of what each gave, in order. */
+  foreach<Next>(
+    step: Runs<Out extends readonly (infer Item)[] ? Item : any, Next>,
+    options?: { concurrency?: number; id?: string },
+  ): Workflow<In, Next[]>;
+  /** A step that runs, and again with what it gave as long as the condition holds. */
+  dowhile<Next>(step: Runs<any, Next>, condition: Condition, options?: { max?: number; id?: string }): Workflow<In, Next>;
+  /** As `dowhile`, until the condition holds. */
+  dountil<Next>(step: Runs<any, Next>, condition: Condition, options?: { max?: number; id?: string }): Workflow<In, Next>;
+  /** A function of the input. */
+  map<Next>(execute: (input: Out, context: StepContext) => Next | Promise<Next>, options?: { id?: string }): Workflow<In, Next>;
+  /** Works a value out: `path(…)`, `expr(…)`, or objects and lists in which they are. */
+  map(value: unknown, options?: { id?: string }): Workflow<In, any>;
+  /** Waits so many milliseconds, across restarts. */
+  sleep(ms: number | Made, options?: { id?: string }): Workflow<In, Out>;
+  /** Waits until then: a `Date`, or milliseconds since 1970. */
+  sleepUntil(time: Date | number | Made, options?: { id?: string }): Workflow<In, Out>;
+  /** Waits for a signal, and gives its data. One that came earlier counts. */
+  waitFor<const D extends Schema = JsonSchema>(
+    signal: string,
+    options?: { timeoutMs?: number; dataSchema?: D; id?: string },
+  ): Workflow<In, InferOutput<D>>;
+  /** Waits for `resume`, and gives its data. */
+  suspend<const D extends Schema = JsonSchema>(
+    options?: { payload?: unknown; label?: string; dataSchema?: D; id?: string },
+  ): Workflow<In, InferOutput<D>>;
+  /** Ends the run as a success with this; with `when` only if that holds. */
+  bail(result?: unknown, options?: { when?: Condition; id?: string }): Workflow<In, Out>;
+  /** Steps in the style of dependencies: each comes after what it says by `after`, and after nothing else. */
+  add(...steps: (Runs | Runs[])[]): Workflow<In, any>;
+  /** What the run comes to, as in `map`. */
+  output(value: unknown): Workflow<In, any>;
+
+  /** Runs the workflow until it ends or waits for somebody. What it came to is the result's `object`. */
+  run(input?: In, options?: WorkflowRunOptions): Promise<Result<Out>>;
+  /** Runs the workflow and gives its events. */
+  stream(input?: In, options?: WorkflowRunOptions): RunStream<Out>;
+  /** Begins a run that nobody waits for, and gives its id once its start is recorded. */
+  start(input?: In, options?: Omit<WorkflowRunOptions, 'detached' | 'signal'>): Promise<string>;
+  /** What a run came to, or where it waits; waits while it is at work here. */
+  result(runId: string): Promise<Result<Out>>;
+  /** Goes on with a step that suspended, which is given `data`, and gives what the run came to. */
+  resume(runId: string, data?: unknown, options?: ResumeOptions): Promise<Result<Out>>;
+  /** Takes up a run that failed: what was done stays done, what failed begins again. */
+  retry(runId: string, options?: { signal?: AbortSignal }): Promise<Result<Out>>;
+  /** Tells a run that something happened; done once that is recorded. Kept until a step waits for it. */
+  signal(runId: string, name: string, data?: unknown): Promise<void>;
+  /** Asks for a run to be cancelled; done once that is recorded. */
+  cancel(runId: string, options?: { graceMs?: number; reason?: string }): Promise<void>;
+}
+
+/** A workflow without steps, to be built: `workflow('refund').then(check).branch([…])`. */
+export declare function workflow<const I extends Schema = JsonSchema, const O extends Schema = JsonSchema>(
+  name: string,
+  options?: WorkflowOptions<I, O>,
+): Workflow<InferOutput<I>, InferOutput<I>>;
 
 // --- Providers -----------------------------------------------------------------------------------------------------------------
 
@@ -443,6 +666,11 @@ export interface CommandOptions {
   signal?: AbortSignal;
 }
 
+export interface ResumeOptions extends CommandOptions {
+  /** The label a step suspended under, in place of its effect. */
+  label?: string;
+}
+
 /** What a run came to, or where it waits. */
 export declare class Result<T = any> {
   private constructor();
@@ -464,7 +692,7 @@ export declare class Result<T = any> {
   readonly error?: ErrorBody;
   approve(options?: CommandOptions): Promise<Result<T>>;
   decline(options?: CommandOptions & { reason?: string }): Promise<Result<T>>;
-  resume(data: unknown, options?: CommandOptions): Promise<Result<T>>;
+  resume(data: unknown, options?: ResumeOptions): Promise<Result<T>>;
   toolResult(output: unknown, options?: CommandOptions & { isError?: boolean }): Promise<Result<T>>;
 }
 
@@ -518,13 +746,21 @@ export interface StartReport {
 export type Command =
   | { type: 'approve'; effect_id?: string }
   | { type: 'decline'; effect_id?: string; reason?: string }
-  | { type: 'resume'; effect_id?: string; data?: unknown }
+  | { type: 'resume'; effect_id?: string; label?: string; data?: unknown }
+  | { type: 'signal'; name: string; data?: unknown }
+  | { type: 'retry' }
   | { type: 'tool_result'; effect_id?: string; output?: unknown; is_error?: boolean }
   | { type: 'cancel'; grace_ms?: number; reason?: string };
 
 export interface StartRequest {
   agent: string;
   input: Input;
+  [field: string]: unknown;
+}
+
+export interface WorkflowRequest {
+  workflow: string;
+  input?: unknown;
   [field: string]: unknown;
 }
 
@@ -541,11 +777,14 @@ export declare class Engine implements AsyncDisposable {
     embed: (texts: string[], context: CallContext) => number[][] | Promise<number[][]>,
   ): this;
   registerSpec(spec: { name: string; model: string; [field: string]: unknown }): this;
-  unregister(kind: 'agent' | 'tool' | 'provider' | 'function' | 'embedder', name: string): boolean;
+  registerWorkflow(spec: { name: string; steps: unknown[]; [field: string]: unknown }): this;
+  unregister(kind: 'agent' | 'tool' | 'provider' | 'function' | 'embedder' | 'workflow' | 'step', name: string): boolean;
   has(kind: string, name: string, component: unknown): boolean;
 
-  run(request: StartRequest, options?: { signal?: AbortSignal }): RunStream;
-  generate(request: StartRequest, options?: { signal?: AbortSignal }): Promise<Result>;
+  run(request: StartRequest | WorkflowRequest, options?: { signal?: AbortSignal }): RunStream;
+  generate(request: StartRequest | WorkflowRequest, options?: { signal?: AbortSignal }): Promise<Result>;
+  /** Begins a run that nobody waits for, and gives its id once its start is recorded. */
+  launch(request: StartRequest | WorkflowRequest): Promise<string>;
   /** Goes on with runs that another process left. Register everything first. */
   start(): Promise<StartReport>;
   runs(filter?: {
@@ -570,7 +809,11 @@ export declare class Engine implements AsyncDisposable {
   stream(runId: string, command: Command, options?: { signal?: AbortSignal }): RunStream;
   approve(runId: string, options?: CommandOptions): Promise<Result>;
   decline(runId: string, options?: CommandOptions & { reason?: string }): Promise<Result>;
-  resume(runId: string, data: unknown, options?: CommandOptions): Promise<Result>;
+  resume(runId: string, data: unknown, options?: ResumeOptions): Promise<Result>;
+  /** Takes up a workflow's run that failed, and gives what it came to. */
+  retry(runId: string, options?: { signal?: AbortSignal }): Promise<Result>;
+  /** Tells a workflow's run that something happened. Kept until a step waits for it. */
+  signal(runId: string, name: string, data?: unknown): Promise<void>;
   toolResult(runId: string, output: unknown, options?: CommandOptions & { isError?: boolean }): Promise<Result>;
   cancel(runId: string, options?: { graceMs?: number; reason?: string }): Promise<void>;
   /** A run's events after `after`, those of the past first. Never slows the run; may lag. */
@@ -591,7 +834,7 @@ export declare class Engine implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-export type Component = Agent<any> | Tool | Provider | BuiltinProvider;
+export type Component = Agent<any> | Workflow<any, any> | Step<any, any> | Tool | Provider | BuiltinProvider;
 
 export declare const version: string;
 

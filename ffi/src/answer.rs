@@ -22,8 +22,8 @@ pub struct lomusai_answer {
     process: Process,
 }
 
-/// A tool, a function, a provider or an embedder of the host. `input` is what is asked, as JSON: a tool's arguments as the model
-/// wrote them, a function's question, a provider's model request, an embedder's `{texts}`. It stays valid until the last reference
+/// A tool, a step, a function, a provider or an embedder of the host. `input` is what is asked, as JSON: a tool's arguments as the
+/// model wrote them, a step's input, a function's question, a provider's model request, an embedder's `{texts}`. It stays valid until the last reference
 /// to `answer` is freed. `answer` is the callee's to free, see `lomusai_answer`.
 ///
 /// The callback must return normally: a C++ exception, `longjmp` or `pthread_exit` through the engine's frames ends the process.
@@ -58,7 +58,7 @@ fn answer<'a>(pointer: *const lomusai_answer) -> Result<&'a lomusai_answer> {
     Ok(answer)
 }
 
-/// Answers with JSON: a tool's result, a function's reply, an embedder's list of vectors. The handle stays to be freed.
+/// Answers with JSON: a tool's result, a step's output, a function's reply, an embedder's list of vectors. The handle stays to be freed.
 ///
 /// Errors: `json_invalid`, `utf8_invalid` (the call stays open: answer again); `already_answered`; `handle_closed` when nobody waits
 /// any more; `unsupported` for a provider. Thread-safe.
@@ -76,7 +76,9 @@ pub unsafe extern "C" fn lomusai_answer_resolve(
     })
 }
 
-/// Answers a tool's call in full: `{"output": …, "content": [parts]}` or `{"suspend": payload}`. The handle stays to be freed.
+/// Answers a tool's call in full: `{"output": …, "content": [parts]}` or `{"suspend": payload}`; a step's: `{"output": …}`,
+/// `{"suspend": payload, "label": "…"}` or `{"bail": result}`, which ends the run as a success, each with `"state": {…}`, values of
+/// the run's state to set. The handle stays to be freed.
 ///
 /// Errors: as `lomusai_answer_resolve`, and `argument_invalid` for another form; `unsupported` for other calls. Thread-safe.
 #[unsafe(no_mangle)]
@@ -93,8 +95,8 @@ pub unsafe extern "C" fn lomusai_answer_reply(
     })
 }
 
-/// Suspends a tool's call until a `resume` command comes; the tool is then called again with what resumed it, see
-/// `lomusai_answer_facts`. `payload` tells the person who resumes it what is asked. The tool's spec must say `may_suspend`. The
+/// Suspends the call of a tool or a step until a `resume` command comes; it is then called again with what resumed it, see
+/// `lomusai_answer_facts`. `payload` tells the person who resumes it what is asked. A tool's spec must say `may_suspend`. The
 /// handle stays to be freed.
 ///
 /// Errors: as `lomusai_answer_reply`. Thread-safe.
@@ -112,9 +114,9 @@ pub unsafe extern "C" fn lomusai_answer_suspend(
     })
 }
 
-/// Answers with an error. A tool's is told to the model, a provider's may be retried by the engine. `code` is one of the engine's
-/// codes, or NULL for the one that says that a callback failed (`tool_failed`, `function_failed`, `provider_host_failed`). The
-/// handle stays to be freed.
+/// Answers with an error. A tool's is told to the model, a provider's may be retried by the engine, a step's is tried again as its
+/// `retry` says, but for `step_fatal`. `code` is one of the engine's codes, or NULL for the one that says that a callback failed
+/// (`tool_failed`, `step_failed`, `function_failed`, `provider_host_failed`). The handle stays to be freed.
 ///
 /// Errors: `argument_invalid` for an unknown code (the call stays open); `already_answered`; `handle_closed`. Thread-safe.
 #[unsafe(no_mangle)]
@@ -290,7 +292,8 @@ pub unsafe extern "C" fn lomusai_answer_on_cancel(
 }
 
 /// Facts about the call, as owned JSON to be freed with `lomusai_string_free`:
-/// `{run_id, effect_id, idempotency_key, agent, name, attempt, call_id?, deadline_ms?, context?, resume?}`. Thread-safe.
+/// `{run_id, effect_id, idempotency_key, agent, name, attempt, call_id?, deadline_ms?, context?, resume?, state?}`. `agent` is the
+/// workflow's name in a workflow, `state` the state of its run. Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lomusai_answer_facts(
     answer: *const lomusai_answer,

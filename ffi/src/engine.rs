@@ -332,7 +332,49 @@ pub unsafe extern "C" fn lomusai_register_agent(
     })
 }
 
-/// Takes a component away; `kind` is "agent", "tool", "provider", "function" or "embedder". `*existed` (may be NULL) says whether
+/// Registers a workflow: its spec as JSON. The steps, tools, agents, workflows and functions that it names may be registered later.
+///
+/// Errors: `json_invalid`, `argument_invalid`, `name_invalid`, `name_taken`, `step_duplicate`, `step_reference_unknown`,
+/// `step_cycle`, `expression_invalid`, `schema_invalid`, `spec_invalid`. Thread-safe.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lomusai_register_workflow(
+    engine: *const lomusai_engine,
+    spec: *const c_char,
+    spec_len: usize,
+    err: *mut *mut lomusai_error,
+) -> lomusai_status {
+    guard(err, || {
+        host(engine)?.register_workflow(guard::text("spec", spec, spec_len)?)?;
+        Ok(LOMUSAI_OK)
+    })
+}
+
+/// Registers a function that steps of workflows call by this name: asked with the step's input, it answers with what the step gives
+/// (`lomusai_answer_resolve`), suspends (`lomusai_answer_suspend`), or says more than that (`lomusai_answer_reply`). It may be called
+/// more than once for one step of a run, with the same idempotency key: see `lomusai_answer_facts`. `flags` and `userdata` as with
+/// `lomusai_register_tool`. Conditions that are functions are registered with `lomusai_register_function`.
+///
+/// Errors: `name_invalid`, `name_taken`. Thread-safe.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lomusai_register_step(
+    engine: *const lomusai_engine,
+    name: *const c_char,
+    flags: u32,
+    callback: lomusai_call_fn,
+    userdata: *mut c_void,
+    drop: lomusai_drop_fn,
+    err: *mut *mut lomusai_error,
+) -> lomusai_status {
+    let userdata = Userdata::new(userdata, drop);
+    guard(err, || {
+        let host = host(engine)?;
+        let name = guard::name("name", name)?;
+        host.register_step(name, placement(flags)?, handler(callback, userdata)?)?;
+        Ok(LOMUSAI_OK)
+    })
+}
+
+/// Takes a component away; `kind` is "agent", "tool", "provider", "function", "embedder", "workflow" or "step". `*existed` (may be NULL) says whether
 /// there was one. Calls that are at work end as they would have.
 ///
 /// Errors: `argument_invalid` for another kind. Thread-safe.
@@ -359,7 +401,7 @@ pub unsafe extern "C" fn lomusai_unregister(
 /// answer, freed with `lomusai_string_free`; it may be NULL when the answer does not matter. Waits on this thread; works from
 /// callbacks on the pool.
 ///
-/// Operations: `start`, `command {run_id, command}`, `run {run_id}`, `runs {status?, agent?, thread?, parent?, limit?, offset?}`,
+/// Operations: `start`, `command {run_id, command}`, `draft_workflow {name, chain, ...}` (the spec of a chain), `run {run_id}`, `runs {status?, agent?, thread?, parent?, limit?, offset?}`,
 /// `pending`, `result {run_id}`, `export {run_id}`, `digest {run_id}`, `digest_of {events}`, `delete_run {run_id}`, `thread {thread}`,
 /// `threads {resource?, offset?, limit?}`, `messages {thread}`, `delete_thread {thread}`, `embed {embedder, texts}`,
 /// `models` (what is known and configured, with what each can do and costs), `budgets` (the shared ones, and what was spent).
@@ -382,10 +424,12 @@ pub unsafe extern "C" fn lomusai_engine_call(
     })
 }
 
-/// Tells a run something, as JSON: `{"type": "approve"}`, `decline`, `resume`, `tool_result`, `cancel`. Returns once it is recorded.
-/// The run goes on without a reader here; `lomusai_run_resume` reads on.
+/// Tells a run something, as JSON: `{"type": "approve"}`, `decline`, `resume`, `tool_result`, `cancel`; to a run of a workflow also
+/// `{"type": "resume", "label" or "effect_id", "data"}`, `{"type": "signal", "name", "data"}` and `{"type": "retry"}`, which takes up
+/// one that failed. Returns once it is recorded. The run goes on without a reader here; `lomusai_run_resume` reads on.
 ///
-/// Errors: `json_invalid`, `argument_invalid`, `run_unknown`, `run_finished`, `effect_unknown`, `resume_invalid`. Thread-safe.
+/// Errors: `json_invalid`, `argument_invalid`, `run_unknown`, `run_finished`, `run_not_failed`, `effect_unknown`, `resume_invalid`,
+/// `workflow_changed`. Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lomusai_engine_command(
     engine: *const lomusai_engine,

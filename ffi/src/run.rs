@@ -98,13 +98,14 @@ impl Options {
 // --- Starting --------------------------------------------------------------------------------------------------------
 
 /// Starts a run: a request as JSON, `{agent, input, history?, thread?, resource?, run_id?, context?, transient?, detached?, on_busy?,
-/// options?}`. `options` may be NULL. Does not wait: what cannot be told at once is the run's result.
+/// options?}`, or of a workflow `{workflow, input?, run_id?, context?, transient?, state?, detached?}`. `options` may be NULL. Does not wait: what cannot be told at once is the run's result.
 ///
 /// Without callbacks, read the run with `lomusai_run_next` or wait with `lomusai_run_result`. With `on_event` or `on_done`, the
 /// callbacks are the run's reader, and `run` may be NULL. `*run` is the caller's, to be freed with `lomusai_run_free`; NULL on
 /// failure, and then no callback is called.
 ///
-/// Errors: `json_invalid`, `argument_invalid`, `agent_unknown`, `input_empty` and the like, `engine_closed`. Thread-safe.
+/// Errors: `json_invalid`, `argument_invalid`, `agent_unknown`, `workflow_unknown`, `input_empty` and the like, `engine_closed`.
+/// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lomusai_run_start(
     engine: *const lomusai_engine,
@@ -123,7 +124,7 @@ pub unsafe extern "C" fn lomusai_run_start(
     })
 }
 
-/// Sends a command to a suspended run, as JSON, and reads on from there. Returns once the command is recorded. `options` and
+/// Sends a command to a suspended run, or `{"type": "retry"}` to one of a workflow that failed, as JSON, and reads on from there. Returns once the command is recorded. `options` and
 /// `*run` as with `lomusai_run_start`.
 ///
 /// Errors: `run_unknown`, `run_finished`, `run_active`, `run_blocked`, `effect_unknown`, `resume_invalid`, `json_invalid`,
@@ -197,7 +198,8 @@ pub unsafe extern "C" fn lomusai_run_next(
 }
 
 /// Waits up to `timeout_ms` for what the run came to, or where it waits. `LOMUSAI_OK`: `*json` (may be NULL) is owned, freed with
-/// `lomusai_string_free`: `{run_id, status, text, output?, error?, usage, messages, history, pending}`; a run that failed is a
+/// `lomusai_string_free`: `{run_id, status, text, output?, error?, usage, messages, history, pending}`, what a workflow came to as
+/// `output.object`; a run that failed is a
 /// result with that status. `LOMUSAI_TIMEOUT`: not yet. A run waits for its reader: read or discard its events first.
 ///
 /// Errors: why the run could not be driven on (storage, `engine_closed`); `handle_closed`, `engine_forked`. Thread-safe; works from

@@ -134,6 +134,10 @@ static lomusai_status step(json_t *step, lomusai_error **err) {
     free(config);
   } else if (strcmp(does, "register_agent") == 0) {
     status = lomusai_register_agent(engine, text, len, err);
+  } else if (strcmp(does, "register_workflow") == 0) {
+    status = lomusai_register_workflow(engine, text, len, err);
+  } else if (strcmp(does, "register_step") == 0) {
+    status = lomusai_register_step(engine, field(step, "name"), 0, answer_null, NULL, NULL, err);
   } else if (strcmp(does, "unregister") == 0) {
     status = lomusai_unregister(engine, field(step, "kind"), field(step, "name"), NULL, err);
   } else if (strcmp(does, "command") == 0) {

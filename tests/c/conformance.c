@@ -86,7 +86,7 @@ static json_t *at(json_t *value, const char *pointer) {
 
 struct behaviour {
   json_t *does;
-  bool tool;
+  enum { TOOL, FUNCTION, STEP } of;
 };
 
 static void drop_behaviour(void *userdata) {
@@ -94,15 +94,19 @@ static void drop_behaviour(void *userdata) {
   free(behaviour);
 }
 
-static json_t *chosen(json_t *does, json_t *input, json_t *resume) {
-  json_t *by = json_object_get(does, "by");
+static json_t *chosen(json_t *does, json_t *input, json_t *resume, size_t attempt) {
+  json_t *by = json_object_get(does, "by"), *attempts = json_object_get(does, "attempts");
+  if (attempts != NULL) {
+    size_t count = json_array_size(attempts);
+    return chosen(json_array_get(attempts, attempt < count ? attempt - 1 : count - 1), input, resume, attempt);
+  }
   if (by != NULL) {
     json_t *found = at(input, json_string_value(by));
     char *key = json_is_string(found) ? strdup(json_string_value(found)) : dump(found);
     json_t *next = json_object_get(json_object_get(does, "is"), key);
     free(key);
     if (next == NULL) next = json_object_get(does, "else");
-    return next == NULL ? NULL : chosen(next, input, resume);
+    return next == NULL ? NULL : chosen(next, input, resume, attempt);
   }
   if (json_object_get(does, "suspends") != NULL && resume != NULL) {
     json_t *until = json_object_get(does, "until");
@@ -110,7 +114,7 @@ static json_t *chosen(json_t *does, json_t *input, json_t *resume) {
       static json_t *resumes;
       if (resumes == NULL) resumes = json_pack("{s:b}", "resume", 1);
       json_t *then = json_object_get(does, "then");
-      return then == NULL ? resumes : chosen(then, input, resume);
+      return then == NULL ? resumes : chosen(then, input, resume, attempt);
     }
   }
   return does;
@@ -118,16 +122,23 @@ static json_t *chosen(json_t *does, json_t *input, json_t *resume) {
 
 static void cancelled(void *userdata) { lomusai_answer_free(userdata); }
 
+/* Answers in full: a field of a reply, and one beside it. */
+static void answer_reply(lomusai_answer *answer, const char *field, const char *text, const char *beside, json_t *value) {
+  char *more = dump(value);
+  size_t size = strlen(text) + strlen(more) + 64;
+  char *reply = malloc(size);
+  int len = snprintf(reply, size, "{\"%s\":%s,\"%s\":%s}", field, text, beside, more);
+  lomusai_answer_reply(answer, reply, (size_t)len, NULL);
+  free(reply);
+  free(more);
+}
+
 static void answer_text(struct behaviour *behaviour, json_t *does, lomusai_answer *answer, const char *text) {
-  json_t *content = json_object_get(does, "content");
-  if (behaviour->tool && content != NULL) {
-    char *parts = dump(content);
-    size_t size = strlen(text) + strlen(parts) + 64;
-    char *reply = malloc(size);
-    int len = snprintf(reply, size, "{\"output\":%s,\"content\":%s}", text, parts);
-    lomusai_answer_reply(answer, reply, (size_t)len, NULL);
-    free(reply);
-    free(parts);
+  json_t *content = json_object_get(does, "content"), *sets = json_object_get(does, "sets");
+  if (behaviour->of == TOOL && content != NULL) {
+    answer_reply(answer, "output", text, "content", content);
+  } else if (behaviour->of == STEP && sets != NULL) {
+    answer_reply(answer, "output", text, "state", sets);
   } else {
     lomusai_answer_resolve(answer, text, strlen(text), NULL);
   }
@@ -141,7 +152,7 @@ static void call(void *userdata, lomusai_str text, lomusai_answer *answer) {
   lomusai_string_free(facts_text);
   json_t *input = parse(text.ptr, text.len);
   json_t *resume = json_object_get(facts, "resume");
-  json_t *does = chosen(behaviour->does, input, resume);
+  json_t *does = chosen(behaviour->does, input, resume, (size_t)json_integer_value(json_object_get(facts, "attempt")));
   json_t *item, *value;
   size_t i;
   json_array_foreach(json_object_get(does, "progress"), i, item) {
@@ -182,6 +193,17 @@ static void call(void *userdata, lomusai_str text, lomusai_answer *answer) {
   } else if ((value = json_object_get(does, "fails")) != NULL) {
     const char *message = json_string_value(value);
     lomusai_answer_reject(answer, NULL, message, strlen(message), NULL);
+  } else if ((value = json_object_get(does, "fatal")) != NULL) {
+    const char *message = json_string_value(value);
+    lomusai_answer_reject(answer, "step_fatal", message, strlen(message), NULL);
+  } else if ((value = json_object_get(does, "bails")) != NULL) {
+    char *result = dump(value);
+    json_t *none = json_object();
+    answer_reply(answer, "bail", result, "state", json_object_get(does, "sets") ? json_object_get(does, "sets") : none);
+    json_decref(none);
+    free(result);
+  } else if ((value = json_object_get(does, "state")) != NULL) {
+    reply = dump(json_object_get(json_object_get(facts, "state"), json_string_value(value)));
   } else if ((value = json_object_get(does, "context")) != NULL) {
     reply = dump(json_object_get(json_object_get(facts, "context"), json_string_value(value)));
   } else if (json_object_get(does, "attempt") != NULL) {
@@ -194,7 +216,11 @@ static void call(void *userdata, lomusai_str text, lomusai_answer *answer) {
     lomusai_answer_on_cancel(answer, cancelled, answer, NULL, NULL);
   } else if ((value = json_object_get(does, "suspends")) != NULL) {
     char *payload = dump(value);
-    lomusai_answer_suspend(answer, payload, strlen(payload), NULL);
+    json_t *label = json_object_get(does, "label");
+    if (label != NULL)
+      answer_reply(answer, "suspend", payload, "label", label);
+    else
+      lomusai_answer_suspend(answer, payload, strlen(payload), NULL);
     free(payload);
   } else {
     reply = dump(json_object_get(does, "returns"));
@@ -225,15 +251,41 @@ static bool of_call(json_t *event, long *step, long *place) {
   return true;
 }
 
+/* The order of two effects of a workflow: token by token, a number before a word, what ends first first. */
+static int effect_order(const char *a, const char *b) {
+  for (;;) {
+    size_t m = strcspn(a, "."), n = strcspn(b, "."), least = m < n ? m : n;
+    bool p = m > 0 && strspn(a, "0123456789") == m, q = n > 0 && strspn(b, "0123456789") == n;
+    int order = p && q ? (atol(a) > atol(b)) - (atol(a) < atol(b)) : p != q ? (p ? -1 : 1) : strncmp(a, b, least);
+    if (order == 0 && !p && m != n) order = m < n ? -1 : 1;
+    if (order != 0) return order;
+    if (a[m] == 0 || b[n] == 0) return (a[m] != 0) - (b[n] != 0);
+    a += m + 1;
+    b += n + 1;
+  }
+}
+
+/* The effect of a workflow's event; NULL where it is none. */
+static const char *effect_of(json_t *event) {
+  const char *type = json_string_value(json_object_get(event, "type"));
+  return type != NULL && strcmp(type, "signal_received") == 0 ? NULL : json_string_value(json_object_get(event, "effect_id"));
+}
+
 /* The durable events, those of parallel calls in the order of the calls: insertion sort, for it is stable. */
 static json_t *canonical(json_t *journal) {
-  json_t *events = json_array(), *event;
+  json_t *events = json_array(), *event, *spec = json_object_get(json_array_get(journal, 0), "spec");
+  const char *kind = json_string_value(json_object_get(spec, "kind"));
+  bool workflow = kind != NULL && strcmp(kind, "workflow") == 0;
   size_t i;
   json_array_foreach(journal, i, event) {
     if (json_integer_value(json_object_get(event, "sub")) != 0) continue;
     size_t to = json_array_size(events);
     long step, place, other_step, other_place;
-    if (of_call(event, &step, &place)) {
+    const char *effect = effect_of(event), *other;
+    if (workflow) {
+      while (effect != NULL && to > 0 && (other = effect_of(json_array_get(events, to - 1))) != NULL && effect_order(other, effect) > 0)
+        to--;
+    } else if (of_call(event, &step, &place)) {
       while (to > 0 && of_call(json_array_get(events, to - 1), &other_step, &other_place) && other_step == step && other_place > place)
         to--;
     }
@@ -260,6 +312,7 @@ static json_t *with_ordinals(json_t *journal) {
   json_array_foreach(events, i, event) {
     ordinal(event, "run_id", runs, "run");
     ordinal(json_object_get(event, "parent"), "run_id", runs, "run");
+    ordinal(json_object_get(event, "forked_from"), "run_id", runs, "run");
     ordinal(event, "child", runs, "run");
     json_array_foreach(json_object_get(event, "reasons"), j, reason) ordinal(reason, "child", runs, "run");
     ordinal(event, "thread", threads, "thread");
@@ -388,11 +441,11 @@ static void compare_run(lomusai_engine *engine, json_t *expect, const char *id, 
   lomusai_string_free(text);
 }
 
-/* Plays a turn; `*messages` is the conversation before it and after it. */
-static void play_turn(lomusai_engine *engine, json_t *turn, const char *agent, json_t **messages) {
+/* Plays a turn of an "agent" or a "workflow" of this name; `*messages` is the conversation before it and after it. */
+static void play_turn(lomusai_engine *engine, json_t *turn, const char *kind, const char *name, json_t **messages) {
   json_t *request = json_deep_copy(json_object_get(turn, "request"));
   json_t *expect = json_object_get(turn, "expect");
-  if (!json_object_get(request, "agent")) json_object_set_new(request, "agent", json_string(agent));
+  if (!json_object_get(request, kind)) json_object_set_new(request, kind, json_string(name));
   if (*messages && !json_object_get(request, "thread") && !json_object_get(request, "history"))
     json_object_set(request, "history", *messages);
   char *text = dump(request);
@@ -468,6 +521,21 @@ static void must(lomusai_status status, lomusai_error **error, const char *what)
   *error = NULL;
 }
 
+/* Registers a workflow; gives the code of the refusal, "" for none. */
+static const char *register_workflow(lomusai_engine *engine, json_t *spec) {
+  static char code[128];
+  lomusai_error *error = NULL;
+  json_t *workflow = json_copy(spec);
+  if (!json_object_get(workflow, "name")) json_object_set_new(workflow, "name", json_string("workflow"));
+  char *text = dump(workflow);
+  lomusai_register_workflow(engine, text, strlen(text), &error);
+  snprintf(code, sizeof code, "%s", lomusai_error_code(error));
+  lomusai_error_free(error);
+  free(text);
+  json_decref(workflow);
+  return code;
+}
+
 static void register_agent(lomusai_engine *engine, json_t *spec) {
   lomusai_error *error = NULL;
   json_t *agent = spec ? json_copy(spec) : json_object();
@@ -479,11 +547,14 @@ static void register_agent(lomusai_engine *engine, json_t *spec) {
   json_decref(agent);
 }
 
-static void behave(lomusai_engine *engine, const char *name, json_t *spec, json_t *does) {
+static void behave(lomusai_engine *engine, int of, const char *name, json_t *spec, json_t *does) {
   lomusai_error *error = NULL;
   struct behaviour *behaviour = malloc(sizeof *behaviour);
-  *behaviour = (struct behaviour){does, spec != NULL};
-  if (spec != NULL) {
+  behaviour->does = does;
+  behaviour->of = of;
+  if (of == STEP) {
+    must(lomusai_register_step(engine, name, LOMUSAI_POOL, call, behaviour, drop_behaviour, &error), &error, "step");
+  } else if (of == TOOL) {
     char *text = dump(spec);
     must(lomusai_register_tool(engine, text, strlen(text), LOMUSAI_POOL, call, behaviour, drop_behaviour, &error), &error, "tool");
     free(text);
@@ -494,7 +565,7 @@ static void behave(lomusai_engine *engine, const char *name, json_t *spec, json_
 
 static void play(json_t *vector) {
   static const char *const known[] = {"name", "why", "agent", "agents", "models", "tools", "functions",
-                                      "request", "commands", "cancel_at", "expect", "turns"};
+                                      "request", "commands", "cancel_at", "expect", "turns", "workflow", "workflows", "steps", "refused_spec"};
   lomusai_engine *engine = NULL;
   lomusai_error *error = NULL;
   const char *key;
@@ -514,15 +585,27 @@ static void play(json_t *vector) {
     json_decref(config);
   }
   json_array_foreach(json_object_get(vector, "tools"), i, value) {
-    behave(engine, NULL, json_object_get(value, "spec"), json_object_get(value, "does"));
+    behave(engine, TOOL, NULL, json_object_get(value, "spec"), json_object_get(value, "does"));
   }
-  json_object_foreach(json_object_get(vector, "functions"), key, value) behave(engine, key, NULL, value);
+  json_object_foreach(json_object_get(vector, "functions"), key, value) behave(engine, FUNCTION, key, NULL, value);
+  json_object_foreach(json_object_get(vector, "steps"), key, value) behave(engine, STEP, key, NULL, value);
   json_array_foreach(json_object_get(vector, "agents"), i, value) register_agent(engine, value);
-  register_agent(engine, json_object_get(vector, "agent"));
-  const char *name = json_string_value(json_object_get(json_object_get(vector, "agent"), "name"));
-  if (faults[0] == 0) play_turn(engine, vector, name ? name : "agent", &messages);
+  json_array_foreach(json_object_get(vector, "workflows"), i, value) {
+    if (*register_workflow(engine, value)) fault("workflows: one was refused");
+  }
+  json_t *workflow = json_object_get(vector, "workflow");
+  const char *kind = workflow ? "workflow" : "agent";
+  const char *name = json_string_value(json_object_get(json_object_get(vector, kind), "name"));
+  const char *refused = json_string_value(json_object_get(vector, "refused_spec"));
+  if (workflow) {
+    const char *code = register_workflow(engine, workflow);
+    if (strcmp(code, refused ? refused : "") != 0) fault("spec: expected refusal `%s`, was `%s`", refused ? refused : "", code);
+  } else {
+    register_agent(engine, json_object_get(vector, "agent"));
+  }
+  if (faults[0] == 0 && !refused) play_turn(engine, vector, kind, name ? name : kind, &messages);
   json_array_foreach(json_object_get(vector, "turns"), i, value) {
-    if (faults[0] == 0) play_turn(engine, value, name ? name : "agent", &messages);
+    if (faults[0] == 0) play_turn(engine, value, kind, name ? name : kind, &messages);
   }
   json_decref(messages);
   must(lomusai_engine_close(engine, 10000, &error), &error, "close");
@@ -534,23 +617,21 @@ static int is_vector(const struct dirent *entry) {
   return len > 5 && strcmp(entry->d_name + len - 5, ".json") == 0;
 }
 
-int main(int argc, char **argv) {
-  const char *folder = getenv("LOMUSAI_VECTORS");
+/* Runs the vectors of a folder whose file names contain `wanted`. `false` where it cannot be read. */
+static bool play_folder(const char *folder, const char *wanted, int *passed, int *failed) {
   struct dirent **entries;
-  int passed = 0, failed = 0;
-  if (folder == NULL) folder = "tests/conformance/agent";
   int count = scandir(folder, &entries, is_vector, alphasort);
   if (count < 0) {
     printf("%s cannot be read\n", folder);
-    return 1;
+    return false;
   }
   for (int i = 0; i < count; i++) {
     char path[4096];
     json_error_t error;
     snprintf(path, sizeof path, "%s/%s", folder, entries[i]->d_name);
-    bool wanted = argc < 2 || strstr(entries[i]->d_name, argv[1]) != NULL;
+    bool skipped = strstr(entries[i]->d_name, wanted) == NULL;
     free(entries[i]);
-    if (!wanted) continue;
+    if (skipped) continue;
     json_t *vector = json_load_file(path, JSON_ALLOW_NUL, &error);
     if (vector == NULL) vector = json_load_file(path, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &error);
     faults[0] = 0;
@@ -562,12 +643,21 @@ int main(int argc, char **argv) {
     printf("%s %s\n%s", faults[0] ? "FAILED" : "ok", name ? name : path, faults);
     fflush(stdout);
     if (faults[0])
-      failed++;
+      ++*failed;
     else
-      passed++;
+      ++*passed;
     json_decref(vector);
   }
   free(entries);
+  return true;
+}
+
+int main(int argc, char **argv) {
+  const char *folder = getenv("LOMUSAI_VECTORS"), *wanted = argc < 2 ? "" : argv[1];
+  int passed = 0, failed = 0;
+  bool read = folder != NULL ? play_folder(folder, wanted, &passed, &failed)
+                             : play_folder("tests/conformance/agent", wanted, &passed, &failed) &&
+                                   play_folder("tests/conformance/workflow", wanted, &passed, &failed);
   printf("%d passed, %d failed\n", passed, failed);
-  return failed == 0 && passed > 0 ? 0 : 1;
+  return read && failed == 0 && passed > 0 ? 0 : 1;
 }

@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use lomusai::testing::ScriptedModel;
 use lomusai::tool::FnTool;
+use lomusai::wire::{StepReply, WorkflowRequest, WorkflowSpec};
 use lomusai::{AgentSpec, Engine, Error, Result, RunId, StartRequest, ToolSpec};
+use lomusai_core::component::FnStep;
 use lomusai_host::{Answer, CallInfo, HostEngine, Placement};
+use lomusai_runtime::RunRequest;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -99,6 +102,8 @@ fn act(engine: &Arc<HostEngine>, does: &str, text: &str, args: &Value) -> Result
         "register_provider" => engine.register_provider(field("name"), Placement::Pool, null()),
         "register_builtin_provider" => engine.register_builtin_provider(field("name"), &args["config"].to_string()),
         "register_agent" => engine.register_agent(text),
+        "register_workflow" => engine.register_workflow(text),
+        "register_step" => engine.register_step(field("name"), Placement::Pool, null()),
         "unregister" => engine.unregister(field("kind"), field("name")).map(drop),
         "run" => {
             let run = engine.run(text, None)?;
@@ -135,8 +140,13 @@ fn typed(engine: &Engine, does: &str, args: &Value) -> Option<Result<()>> {
                 .and_then(|provider| engine.register_provider(name, provider))
         }
         "register_agent" => engine.register_agent(serde_json::from_value::<AgentSpec>(args.clone()).ok()?),
+        "register_workflow" => engine.register_workflow(serde_json::from_value::<WorkflowSpec>(args.clone()).ok()?),
+        "register_step" => engine.register_step(name, FnStep(|_, _| async { Ok(StepReply::output(Value::Null)) })),
         "run" => {
-            let request: StartRequest = serde_json::from_value(args.clone()).ok()?;
+            let request: RunRequest = match args.get("workflow") {
+                Some(_) => serde_json::from_value::<WorkflowRequest>(args.clone()).ok()?.into(),
+                None => serde_json::from_value::<StartRequest>(args.clone()).ok()?.into(),
+            };
             let own = engine.clone();
             engine
                 .block_on(async move { own.run(request).await })

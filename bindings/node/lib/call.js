@@ -8,6 +8,7 @@ const { cancels, keep, onCancel, sync, wait } = require('./native');
 /** The native handle of a context, out of users' sight. */
 const handles = new WeakMap();
 const suspension = Symbol('suspended');
+const bailing = Symbol('bailed');
 
 /** What a callable knows about its call. */
 class CallContext {
@@ -90,6 +91,10 @@ class CallContext {
   static resume(context) {
     return context.#facts.resume;
   }
+
+  static state(context) {
+    return (context.#facts.state ??= {});
+  }
 }
 
 /** What a tool knows about its call. */
@@ -120,6 +125,45 @@ class ToolContext extends CallContext {
   }
 }
 
+/** What a step of a workflow knows about its call. */
+class StepContext extends ToolContext {
+  #sets;
+
+  /** The workflow's name. */
+  get workflow() {
+    return this.agent;
+  }
+
+  /** The state of the run when the call began, with what was set since. */
+  get state() {
+    return { ...CallContext.state(this), ...this.#sets };
+  }
+
+  /** Sets values of the run's state, `null` removes one. Recorded together with the answer, unless that is an error. */
+  setState(values) {
+    this.#sets = { ...this.#sets, ...values };
+  }
+
+  /**
+   * Waits for a `resume` command instead of answering: `return ctx.suspend(payload, { label })`. The step is then called again, with
+   * `resumeData`.
+   */
+  suspend(payload, { label } = {}) {
+    this[suspension] = { payload, label };
+    return undefined;
+  }
+
+  /** Ends the whole run, as a success, with this result: `return ctx.bail(result)`. */
+  bail(result) {
+    this[bailing] = { result };
+    return undefined;
+  }
+
+  static sets(context) {
+    return context.#sets;
+  }
+}
+
 /** A tool's result with images or files beside it. */
 class ToolReply {
   constructor({ output, content }) {
@@ -142,8 +186,10 @@ class Answer extends CallContext {
     this.#give((answer) => answer.resolve(encode(value, 'the answer')));
   }
 
-  reply({ output, content }) {
-    this.#give((answer) => answer.reply(encode({ output: output ?? null, content }, 'the answer')));
+  /** In full: a tool's `{ output, content }`, a step's `{ output }`, `{ suspend, label }` or `{ bail }`, each with `state`. */
+  reply({ output, ...rest }) {
+    const said = 'suspend' in rest || 'bail' in rest ? rest : { output: output ?? null, ...rest };
+    this.#give((answer) => answer.reply(encode(said, 'the answer')));
   }
 
   suspend(payload) {
@@ -296,8 +342,10 @@ async function pump(provider, request, context, answer) {
 module.exports = {
   Answer,
   CallContext,
+  StepContext,
   ToolContext,
   ToolReply,
+  bailing,
   fail,
   functionCallable,
   outcome,

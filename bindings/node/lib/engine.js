@@ -42,13 +42,15 @@ class Engine {
 
   // --- Components ------------------------------------------------------------------------------------------------------
 
-  /** Registers agents, tools, and providers that have a name. An agent brings its own tools, functions and sub-agents along. */
+  /**
+   * Registers agents, workflows, steps, tools, and providers that have a name. An agent or workflow brings along what it is made of.
+   */
   register(...components) {
     for (const component of components.flat()) {
       if (component instanceof Tool) this.#tool(component);
       else if (typeof component?.registerOn === 'function') component.registerOn(this, this.#registrar);
       else if (isProvider(component) && component.name !== undefined) this.registerProvider(component.name, component);
-      else throw argument('only agents, tools and providers with a name can be registered: see also registerProvider()');
+      else throw argument('only agents, workflows, steps, tools and providers with a name can be registered: see also registerProvider()');
     }
     return this;
   }
@@ -96,6 +98,17 @@ class Engine {
     return this;
   }
 
+  /** Registers a workflow by its spec, as the engine takes it. */
+  registerWorkflow(spec) {
+    this.#once('workflow', spec?.name, spec, () => this.#native.registerWorkflow(encode(spec, "the workflow's spec")));
+    return this;
+  }
+
+  #step(name, step) {
+    if (typeof step.execute !== 'function') throw argument(`step \`${name}\` names a function and has none: give it \`execute\``);
+    return this.#once('step', name, step.origin, () => this.#native.registerStep(String(name), this.#callable(step.callable)));
+  }
+
   /** Takes a component away. `false` if there was none. */
   unregister(kind, name) {
     this.#components.delete(`${kind} ${name}`);
@@ -122,7 +135,7 @@ class Engine {
     return added;
   }
 
-  /** What an agent registers its parts with: it remembers them, so that a refused agent leaves nothing behind. */
+  /** What an agent or workflow registers its parts with: it remembers them, so that a refused one leaves nothing behind. */
   #registrar = (register) => {
     const added = [];
     try {
@@ -133,6 +146,11 @@ class Engine {
           this.registerFunction(name, fn);
           added.push(['function', name]);
         },
+        step: (name, step) => {
+          if (this.#step(name, step)) added.push(['step', name]);
+        },
+        workflow: (spec, workflow) =>
+          this.#once('workflow', spec.name, workflow, () => this.#native.registerWorkflow(encode(spec, "the workflow's spec"))),
         agent: (spec, agent) =>
           this.#once('agent', spec.name, agent, () => this.#native.registerAgent(encode(spec, "the agent's spec"))),
       });
@@ -176,7 +194,7 @@ class Engine {
 
   // --- Runs --------------------------------------------------------------------------------------------------------------
 
-  /** Begins a run and gives its events. `request` is a start request as the engine takes it. */
+  /** Begins a run and gives its events. `request` is a start request of an agent or a workflow, as the engine takes it. */
   run(request, options = {}) {
     return new RunStream(this, this.#begin(request, options), { ...options, detached: request.detached });
   }
@@ -184,6 +202,11 @@ class Engine {
   /** Begins a run and gives what it came to. No event is made for JavaScript. */
   generate(request, options = {}) {
     return RunStream.resultOf(this, this.#begin(request, options), options);
+  }
+
+  /** Begins a run that nobody waits for, and gives its id once its start is recorded. */
+  launch(request) {
+    return RunStream.begun(this, this.#begin({ ...request, detached: true }, {}));
   }
 
   #begin(request, { signal }) {
@@ -269,9 +292,19 @@ class Engine {
     return this.stream(runId, { type: 'decline', effect_id: effectId, reason }, options).result;
   }
 
-  /** Gives a suspended tool what it waits for, and gives what the run came to. */
-  async resume(runId, data, { effectId, ...options } = {}) {
-    return this.stream(runId, { type: 'resume', effect_id: effectId, data }, options).result;
+  /** Gives a suspended tool or step what it waits for, and gives what the run came to. */
+  async resume(runId, data, { effectId, label, ...options } = {}) {
+    return this.stream(runId, { type: 'resume', effect_id: effectId, label, data }, options).result;
+  }
+
+  /** Takes up a workflow's run that failed, and gives what it came to: what was done stays done, what failed begins again. */
+  async retry(runId, options = {}) {
+    return this.stream(runId, { type: 'retry' }, options).result;
+  }
+
+  /** Tells a workflow's run that something happened; done once that is recorded. Kept until a step waits for it. */
+  signal(runId, name, data) {
+    return this.send(runId, { type: 'signal', name, data });
   }
 
   /** Gives the result of a client tool, and gives what the run came to. */

@@ -37,9 +37,9 @@ class Result {
     return this.#send({ type: 'decline', effect_id: effectId, reason }, signal);
   }
 
-  /** Gives a suspended tool what it waits for, and goes on. */
-  resume(data, { effectId, signal } = {}) {
-    return this.#send({ type: 'resume', effect_id: effectId, data }, signal);
+  /** Gives a suspended tool or step what it waits for, and goes on. */
+  resume(data, { effectId, label, signal } = {}) {
+    return this.#send({ type: 'resume', effect_id: effectId, label, data }, signal);
   }
 
   /** Gives the result of a client tool, and goes on. */
@@ -161,6 +161,15 @@ class RunStream {
     const stream = new RunStream(engine, run, options);
     stream.#reading = false;
     return stream.result;
+  }
+
+  /** Waits until the start of a detached run is recorded, lets go of it, and gives its id. */
+  static async begun(engine, run) {
+    const stream = new RunStream(engine, run, { detached: true });
+    // Where it did not begin, the result rejects with why.
+    if (await stream.#batch()) run.close();
+    else await stream.result;
+    return stream.runId;
   }
 
   /** Asks for the run to be cancelled. Results that come within the grace are still recorded. */

@@ -81,23 +81,23 @@ function answeredLater(tool) {
 /** Errors of our own checks: nothing is asked of an error itself, which may be anything. */
 const notFitting = new WeakSet();
 
-/** The arguments and what resumed the tool, as their schemas make them. */
-function prepare(tool, input, context) {
+/** The input and what resumed a tool or step, as their schemas make them; `code` is of the error where they do not fit. */
+function prepare(component, input, context, code = 'arguments_invalid', what = 'arguments') {
   const marked = (error) => {
     if (typeof error === 'object' && error !== null) notFitting.add(error);
     throw error;
   };
   const check = (schema, value, what) => {
     try {
-      const checked = validate(schema, value, 'arguments_invalid', what);
+      const checked = validate(schema, value, code, what);
       return typeof checked?.then === 'function' ? checked.then(undefined, marked) : checked;
     } catch (error) {
       return marked(error);
     }
   };
-  const args = check(tool.inputSchema, JSON.parse(input), `the arguments of \`${tool.name}\``);
+  const args = check(component.inputSchema, JSON.parse(input), `the ${what} of \`${component.name}\``);
   if (context.resumeData === undefined) return args;
-  return then(check(tool.resumeSchema, context.resumeData, `the data that resumed \`${tool.name}\``), (data) => {
+  return then(check(component.resumeSchema, context.resumeData, `the data that resumed \`${component.name}\``), (data) => {
     ToolContext.setResumeData(context, data);
     return args;
   });
@@ -135,4 +135,4 @@ function reply(output, content) {
   return new ToolReply({ output, content });
 }
 
-module.exports = { Tool, tool, reply };
+module.exports = { Tool, notFitting, prepare, reply, then, tool };

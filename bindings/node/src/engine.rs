@@ -66,6 +66,18 @@ impl NativeEngine {
         throwing(self.engine.register_agent(&spec))
     }
 
+    /// A workflow.
+    #[napi]
+    pub fn register_workflow(&self, spec: String) -> napi::Result<()> {
+        throwing(self.engine.register_workflow(&spec))
+    }
+
+    /// A function that steps of workflows call.
+    #[napi]
+    pub fn register_step(&self, name: String, handler: f64) -> napi::Result<()> {
+        throwing(self.engine.register_step(&name, Placement::Inline, self.handler(handler)))
+    }
+
     /// Takes a component away.
     #[napi]
     pub fn unregister(&self, kind: String, name: String) -> napi::Result<bool> {
@@ -145,4 +157,10 @@ impl NativeEngine {
     fn slot(&self, slot: f64) -> Option<HostSlot> {
         (slot != 0.0).then(|| Token::new(&self.port, slot) as HostSlot)
     }
+}
+
+/// The spec of a workflow's chain; see `lomusai_host::draft_workflow`.
+#[napi]
+pub fn draft_workflow(draft: String) -> napi::Result<String> {
+    throwing(lomusai_host::draft_workflow(&draft))
 }

@@ -8,7 +8,7 @@ const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
 const { test } = require('node:test');
-const { Engine, LlmProvider, LomusaiError, tool } = require('../index.js');
+const { Engine, LlmProvider, LomusaiError, step, tool } = require('../index.js');
 const { BuiltinProvider } = require('../lib/provider.js');
 
 const CONFORMANCE = path.join(__dirname, '../../../tests/conformance');
@@ -81,6 +81,10 @@ function act(engine, { does, args = {}, file, text }) {
       return engine.registerProvider(args.name, new BuiltinProvider(args.config));
     case 'register_agent':
       return engine.registerSpec(args);
+    case 'register_workflow':
+      return engine.registerWorkflow(args);
+    case 'register_step':
+      return engine.register(step({ name: args.name, execute: () => null }));
     case 'unregister':
       return engine.unregister(args.kind, args.name);
     case 'run':

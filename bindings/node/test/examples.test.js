@@ -15,6 +15,7 @@ const OUTPUT = {
   'tools.mjs': /^error .*city.*\nok \{"celsius":21,"city":"Ghent","sky":"clear"\}\nIt is 21 degrees/,
   'provider.mjs': 'the sea is salt {"input":15,"output":15}\n',
   'stream.mjs': /^progress \{"n":1\}\nprogress \{"n":2\}\nprogress \{"n":3\}\ntext One \n[^]*finished completed\nOne two three\.\nOne two three\.\n$/,
+  'workflow.mjs': "suspended boss\npaying back 120 under the key refund-1/pay\ncompleted [ 'told Ada', 'told Bob' ]\n",
   'approval.mjs': 'suspended pay {"amount":5}\ncompleted Paid 5.\n',
 };
 

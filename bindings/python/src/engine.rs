@@ -112,6 +112,16 @@ impl Engine {
         py.detach(|| self.0.register_agent(&spec)).or_raise(py)
     }
 
+    fn register_workflow(&self, py: Python<'_>, spec: &Bound<'_, PyAny>) -> PyResult<()> {
+        let spec = json::encode(spec)?;
+        py.detach(|| self.0.register_workflow(&spec)).or_raise(py)
+    }
+
+    fn register_step(&self, py: Python<'_>, name: &str, callable: Py<PyAny>, place: &str) -> PyResult<()> {
+        let (placement, handler) = handler(callable, place)?;
+        py.detach(|| self.0.register_step(name, placement, handler)).or_raise(py)
+    }
+
     fn unregister(&self, py: Python<'_>, kind: &str, name: &str) -> PyResult<bool> {
         py.detach(|| self.0.unregister(kind, name)).or_raise(py)
     }
@@ -213,4 +223,12 @@ impl Engine {
     fn closed(&self) -> bool {
         self.0.is_closed()
     }
+}
+
+/// Makes the spec of a workflow's chain; see `lomusai_host::draft_workflow`.
+#[pyfunction]
+pub(crate) fn draft_workflow<'py>(py: Python<'py>, draft: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let draft = json::encode(draft)?;
+    let drafted = py.detach(|| lomusai_host::draft_workflow(&draft)).or_raise(py)?;
+    json::decode(py, &drafted)
 }

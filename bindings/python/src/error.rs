@@ -62,14 +62,23 @@ pub(crate) fn of_callable(py: Python<'_>, answer: &Answer, raised: PyErr) -> Err
     let class = |path: &str, name: &str| py.import(path).and_then(|module| module.getattr(name));
     let is = |class: PyResult<Bound<'_, PyAny>>| class.is_ok_and(|class| value.is_instance(&class).unwrap_or(false));
     if is(class("lomusai._json", "NotJson")) {
-        let code =
-            if error.is(codes::TOOL_FAILED) { codes::TOOL_RESULT_INVALID } else { codes::FUNCTION_REPLY_INVALID };
+        let code = match () {
+            () if error.is(codes::TOOL_FAILED) => codes::TOOL_RESULT_INVALID,
+            () if error.is(codes::STEP_FAILED) => codes::STEP_RESULT_INVALID,
+            () => codes::FUNCTION_REPLY_INVALID,
+        };
         let details = error.body().details.clone();
         let message = value.getattr("message").and_then(|text| text.extract::<String>()).unwrap_or_default();
         error = Error::new(code, format!("the result cannot be written as JSON: {message}"));
         for (key, value) in details {
             error = error.with(&key, value);
         }
+    } else if error.is(codes::STEP_FAILED) && is(class("lomusai._workflow", "FatalError")) {
+        let details = error.body().details.clone();
+        let message = value.getattr("message").and_then(|text| text.extract::<String>()).unwrap_or_default();
+        error = details
+            .into_iter()
+            .fold(Error::new(codes::STEP_FATAL, message), |error, (key, value)| error.with(&key, value));
     } else if error.is(codes::PROVIDER_HOST_FAILED)
         && is(class("lomusai.errors", "LomusaiError"))
         && let Some(same) = of_provider(value)

@@ -16,10 +16,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lomusai import Engine, LomusaiError, ScriptedModel, Stream, Tool, ToolContext, ToolOutput
-from lomusai._call import CallContext
+from lomusai import (
+    CallContext,
+    Engine,
+    FatalError,
+    LomusaiError,
+    ScriptedModel,
+    Step,
+    StepContext,
+    Stream,
+    Tool,
+    ToolContext,
+    ToolOutput,
+    step,
+)  # fmt: skip
 
-FOLDER = Path(os.environ.get("LOMUSAI_VECTORS") or Path(__file__).parents[3] / "tests/conformance/agent")
+CONFORMANCE = Path(__file__).parents[3] / "tests/conformance"
+
+
+def read_paths() -> list[Path]:
+    """The vectors of the folder that `LOMUSAI_VECTORS` names, which may be of either kind; else all of ours."""
+    given = os.environ.get("LOMUSAI_VECTORS")
+    folders = [Path(given)] if given else [CONFORMANCE / "agent", CONFORMANCE / "workflow"]
+    return [path for folder in folders for path in sorted(folder.glob("*.json"))]
+
 
 # --- Canonical form ---------------------------------------------------------------------------------------------------
 
@@ -33,6 +53,10 @@ _HOST_WORDED = {
     "callback_panicked",
     "tool_unanswered",
     "function_unanswered",
+    "step_failed",
+    "step_fatal",
+    "step_result_invalid",
+    "step_unanswered",
 }
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
 
@@ -89,8 +113,9 @@ def canonical(value: Any) -> str:
     return "{" + ",".join(f"{text(key)}:{canonical(value[key])}" for key in keys) + "}"
 
 
-def effect_key(effect_id: str) -> list[tuple[int, int, str]]:
-    return [(0, int(t), "") if t.isascii() and t.isdigit() else (1, 0, t) for t in effect_id.split(".")]
+def effect_key(effect_id: str) -> list[tuple[int, int, bytes]]:
+    tokens = effect_id.split(".")
+    return [(0, int(t), b"") if t.isascii() and t.isdigit() else (1, 0, t.encode()) for t in tokens]
 
 
 def call_of(event: dict[str, Any]) -> tuple[int, int] | None:
@@ -105,11 +130,20 @@ def ordered(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Durable events in canonical order: steps 1 and 2."""
     durable = sorted((e for e in events if not e.get("sub")), key=lambda e: e["seq"])
     result: list[dict[str, Any]] = []
-    for (step, _), stretch in itertools.groupby(
+    if durable and durable[0].get("spec", {}).get("kind") == "workflow":
+
+        def effect_of(event: dict[str, Any]) -> str:
+            return "" if event["type"] == "signal_received" else event.get("effect_id", "")
+
+        for has_effect, stretch in itertools.groupby(durable, key=lambda e: bool(effect_of(e))):
+            same = list(stretch)
+            result += sorted(same, key=lambda e: effect_key(effect_of(e))) if has_effect else same
+        return result
+    for (step_number, _), stretch in itertools.groupby(
         durable, key=lambda e: ((call_of(e) or (None, 0))[0], call_of(e) is None)
     ):
         same = list(stretch)
-        result += same if step is None else sorted(same, key=lambda e: (call_of(e) or (0, 0))[1])
+        result += same if step_number is None else sorted(same, key=lambda e: (call_of(e) or (0, 0))[1])
     return result
 
 
@@ -124,7 +158,7 @@ def canonical_events(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     written = []
     for event in ordered(events):
         event = json.loads(json.dumps(event))
-        for key in ("seq", "sub", "at_ms", "retry_at_ms"):
+        for key in ("seq", "sub", "at_ms", "retry_at_ms", "due_at_ms"):
             event.pop(key, None)
         error = event.get("error")
         if isinstance(error, dict):
@@ -136,9 +170,12 @@ def canonical_events(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         event["run_id"] = run(event["run_id"])
         if "parent" in event:
             event["parent"]["run_id"] = run(event["parent"]["run_id"])
+        if "forked_from" in event:
+            event["forked_from"]["run_id"] = run(event["forked_from"]["run_id"])
         if "child" in event:
             event["child"] = run(event["child"])
         for reason in event.get("reasons", []):
+            reason.pop("due_at_ms", None)
             if "child" in reason:
                 reason["child"] = run(reason["child"])
         if "thread" in event:
@@ -197,8 +234,9 @@ def pointer(value: Any, path: str) -> Any:
 
 _KINDS = {
     "returns", "echo", "adds", "upper", "integer", "fails", "context", "attempt", "resume", "hangs", "by", "suspends",
+    "attempts", "bails", "fatal", "state",
 }  # fmt: skip
-_BESIDE = {"progress", "custom", "content", "is", "else", "until", "then"}
+_BESIDE = {"progress", "custom", "content", "is", "else", "until", "then", "sets", "label"}
 
 
 async def behave(does: dict[str, Any], question: Any, ctx: CallContext) -> Any:
@@ -210,6 +248,9 @@ async def behave(does: dict[str, Any], question: Any, ctx: CallContext) -> Any:
         ctx.progress(value)
     for item in does.get("custom", []):
         ctx.custom(item["name"], item["data"], durable=True)
+    if "sets" in does:
+        assert isinstance(ctx, StepContext)
+        ctx.set_state(**does["sets"])
     value = await _value(kinds[0], does, question, ctx)
     return ToolOutput(value, does["content"]) if "content" in does else value
 
@@ -221,7 +262,8 @@ async def _value(kind: str, does: dict[str, Any], question: Any, ctx: CallContex
     if kind == "echo":
         return pointer(question, given)
     if kind == "adds":
-        return question["a"] + question["b"]
+        terms = question if isinstance(question, dict) else {}
+        return terms.get("a", 0) + terms.get("b", 0)
     if kind == "upper":
         return {"text": re.sub("[a-z]", lambda letter: letter[0].upper(), question["text"])}
     if kind == "integer":
@@ -233,7 +275,17 @@ async def _value(kind: str, does: dict[str, Any], question: Any, ctx: CallContex
     if kind == "attempt":
         return ctx.attempt
     if kind == "resume":
-        return ctx.resume if isinstance(ctx, ToolContext) else None
+        return ctx.resume if isinstance(ctx, (ToolContext, StepContext)) else None
+    if kind == "attempts":
+        return await behave(given[min(ctx.attempt, len(given)) - 1], question, ctx)
+    if kind == "fatal":
+        raise FatalError(given)
+    if kind == "bails":
+        assert isinstance(ctx, StepContext)
+        ctx.bail(given)
+    if kind == "state":
+        assert isinstance(ctx, StepContext)
+        return ctx.state.get(given)
     if kind == "hangs":
         while not ctx.cancelled:
             await asyncio.sleep(0.005)
@@ -242,8 +294,10 @@ async def _value(kind: str, does: dict[str, Any], question: Any, ctx: CallContex
         key = pointer(question, given)
         key = key if isinstance(key, str) else json.dumps(key, separators=(",", ":"))
         return await behave(does["is"].get(key, does.get("else", {"returns": None})), question, ctx)
-    assert isinstance(ctx, ToolContext)
+    assert isinstance(ctx, (ToolContext, StepContext))
     if not ctx.is_resumed or ("until" in does and mismatch(does["until"], ctx.resume)):
+        if isinstance(ctx, StepContext):
+            ctx.suspend(given, label=does.get("label"))
         ctx.suspend(given)
     return await behave(does.get("then", {"resume": True}), question, ctx)
 
@@ -278,11 +332,21 @@ def make_function(does: dict[str, Any], asynchronous: bool) -> Callable[..., Any
     return on_loop if asynchronous else on_thread
 
 
+def make_step(name: str, does: dict[str, Any], asynchronous: bool) -> Step[Any, Any]:
+    async def on_loop(input: Any, ctx: StepContext) -> Any:
+        return await behave(does, input, ctx)
+
+    def on_thread(input: Any, ctx: StepContext) -> Any:
+        return _run_now(behave(does, input, ctx))
+
+    return step(name=name)(on_loop if asynchronous else on_thread)
+
+
 # --- Vectors ----------------------------------------------------------------------------------------------------------
 
 _FIELDS = {
     "name", "why", "agent", "agents", "models", "tools", "functions", "request", "commands", "cancel_at",
-    "expect", "turns",
+    "expect", "turns", "workflow", "workflows", "steps", "refused_spec",
 }  # fmt: skip
 
 
@@ -301,14 +365,29 @@ def run_vector(vector: dict[str, Any], asynchronous: bool = False) -> None:
             engine._register_tool(make_tool(item, asynchronous))
         for name, does in vector.get("functions", {}).items():
             engine.register_function(name, make_function(does, asynchronous))
-        agents = [
-            {"name": "agent", "model": "model", **spec} for spec in [*vector.get("agents", []), vector.get("agent", {})]
-        ]
+        for name, does in vector.get("steps", {}).items():
+            engine.register(make_step(name, does, asynchronous))
+        agents = [{"name": "agent", "model": "model", **spec} for spec in vector.get("agents", [])]
+        if "workflow" not in vector:
+            agents.append({"name": "agent", "model": "model", **vector.get("agent", {})})
         for spec in agents:
             engine.register_spec(spec)
+        for spec in vector.get("workflows", []):
+            engine.register_workflow({"name": "workflow", **spec})
+        if "workflow" in vector:
+            runs = {"workflow": vector["workflow"].get("name", "workflow")}
+            try:
+                engine.register_workflow({"name": "workflow", **vector["workflow"]})
+            except LomusaiError as error:
+                check("refused spec", vector.get("refused_spec", "no refusal"), error.code)
+                return
+            if "refused_spec" in vector:
+                raise Failed(f"the spec was to be refused with {vector['refused_spec']}")
+        else:
+            runs = {"agent": agents[-1]["name"]}
         history: list[Any] | None = None
         for place, turn in enumerate([vector, *vector.get("turns", [])]):
-            request = {"agent": agents[-1]["name"], **turn["request"]}
+            request = {**runs, **turn["request"]}
             if place and "thread" not in request and "history" not in request and history is not None:
                 request["history"] = history
             history = run_turn(engine, turn, request)

@@ -83,6 +83,10 @@ def act(engine: Engine, step: dict[str, Any], folder: Path) -> None:
         native.register_builtin_provider(args["name"], args["config"])
     elif does == "register_agent":
         engine.register_spec(args)
+    elif does == "register_workflow":
+        engine.register_workflow(args)
+    elif does == "register_step":
+        native.register_step(args["name"], answer_null, "pool")
     elif does == "unregister":
         engine.unregister(args["kind"], args["name"])
     elif does == "run":

@@ -11,7 +11,7 @@ import pytest
 
 import conformance
 
-VECTORS = sorted(conformance.FOLDER.glob("*.json"))
+VECTORS = conformance.read_paths()
 
 
 @pytest.mark.parametrize("path", VECTORS, ids=lambda path: path.stem)
@@ -20,7 +20,7 @@ def test_vector(path: Path) -> None:
     conformance.run_vector(vector)
 
 
-ASYNC = [path for path in VECTORS if '"tools"' in path.read_text() or '"functions"' in path.read_text()]
+ASYNC = [path for path in VECTORS if any(f'"{key}"' in path.read_text() for key in ("tools", "functions", "steps"))]
 
 
 @pytest.mark.parametrize("path", ASYNC, ids=lambda path: path.stem)

@@ -22,6 +22,7 @@ EXAMPLES = {
     "provider": ["POLLY WANTS SALT", "{'input': 3, 'output': 3}"],
     "stream": ["Salt |on |the |wind,", "message: assistant", "status: completed"],
     "approval": ["suspended ['pay']", "Ada has her money."],
+    "workflow": ["suspended ['boss']", "paying back 120 under the key refund-1/pay", "completed ['told Ada', 'told Bob']"],
 }
 
 

@@ -55,6 +55,16 @@ pub mod function {
     pub use lomusai_core::component::{CallContext, FnFunction, Function};
 }
 
+/// Workflows: graphs of steps as data, functions as steps, and a builder.
+pub mod workflow {
+    pub use lomusai_core::component::{CallContext, FnStep, Step};
+    pub use lomusai_core::workflow::{Each, Part, Repeat, TypedStep, When, Workflow};
+    pub use lomusai_wire::{
+        Action, Condition, Mapping, Needs, Retry, StepReply, StepSpec, SuspendSpec, WaitSpec, WorkflowRequest,
+        WorkflowSpec,
+    };
+}
+
 /// Models: the trait to implement, and the providers that come along.
 pub mod llm {
     pub use lomusai_core::llm::{EmbeddingProvider, LlmProvider, ModelStream};

@@ -12,7 +12,7 @@ mod run;
 
 pub use answer::{Answer, CallInfo, Pushed};
 pub use engine::{HostEngine, LogFn, Placement};
-pub use ops::OPERATIONS;
+pub use ops::{OPERATIONS, draft_workflow};
 pub use pool::while_waiting;
 pub use process::Process;
 pub use run::{HostObserver, HostResult, HostRun, NextJson};

@@ -1,9 +1,9 @@
 //! Questions to an engine as `name` and JSON parameters: one door for all bindings.
 
 use lomusai_core::budget::Amount;
-use lomusai_core::{Error, Result, journal};
+use lomusai_core::{Error, Result, journal, workflow};
 use lomusai_runtime::Engine;
-use lomusai_wire::{Command, Event, RunFilter, RunId, ThreadId, codes};
+use lomusai_wire::{Command, Event, RunFilter, RunId, ThreadId, WorkflowDraft, codes};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -14,6 +14,11 @@ use crate::{read, write};
 pub const OPERATIONS: &[(&str, &str, &str)] = &[
     ("start", "{}", "{recovered: [run_id], blocked: [{run_id, error}], poisoned: [run_id], elsewhere: [run_id]}"),
     ("command", "{run_id, command}", "null, once it is recorded"),
+    (
+        "draft_workflow",
+        "WorkflowDraft",
+        "{spec, functions}: the spec of a builder's chain, and the names of functions that had none",
+    ),
     ("run", "{run_id}", "RunInfo"),
     ("runs", "RunFilter", "[RunInfo]"),
     ("pending", "{}", "[RunInfo] of suspended runs"),
@@ -77,6 +82,14 @@ struct Events {
     events: Vec<Event>,
 }
 
+/// Makes the spec of a builder's chain: a [`WorkflowDraft`] as JSON gives `{spec, functions}`. See [`Drafted`](workflow::Drafted).
+///
+/// # Errors
+/// `json_invalid`, `argument_invalid`, `spec_invalid`.
+pub fn draft_workflow(draft: &str) -> Result<String> {
+    Ok(write(&workflow::drafted(read::<WorkflowDraft>("the workflow's draft", draft)?)?))
+}
+
 /// Answers a question. See [`OPERATIONS`].
 pub(crate) async fn perform(engine: &Engine, name: &str, params: &str) -> Result<String> {
     let params = if params.trim().is_empty() { "{}" } else { params };
@@ -97,6 +110,7 @@ pub(crate) async fn perform(engine: &Engine, name: &str, params: &str) -> Result
             engine.command(&run_id, command).await?;
             "null".into()
         }
+        "draft_workflow" => draft_workflow(params)?,
         "run" => write(&engine.run_info(&of_run()?).await?),
         "runs" => write(&engine.runs(&read::<RunFilter>(&what, params)?).await?),
         "pending" => write(&engine.pending().await?),

@@ -14,6 +14,7 @@ use lomusai_core::storage::{MemoryStore, Store, ThreadInfo};
 use lomusai_core::sync::{Mutex, RwLock};
 use lomusai_core::telemetry::TelemetrySink;
 use lomusai_core::tool::Tool;
+use lomusai_core::workflow::{Built, Workflow};
 use lomusai_core::{Error, Result, journal};
 use lomusai_wire::{
     AgentSpec, Budget, Command, Event, Message, ModelInfo, RunFilter, RunId, RunInfo, RunStatus, ThreadId,
@@ -213,6 +214,32 @@ impl Engine {
     /// As [`WorkflowPlan::new`](lomusai_core::workflow::WorkflowPlan::new), and `name_taken`.
     pub fn register_workflow(&self, spec: WorkflowSpec) -> Result<()> {
         self.0.registry.add_workflow(spec)
+    }
+
+    /// Registers a workflow that was built in Rust, with its functions. Where that fails, none of them stays.
+    ///
+    /// # Errors
+    /// As [`register_workflow`](Self::register_workflow), and `name_taken` of a function.
+    pub fn register(&self, workflow: Workflow) -> Result<()> {
+        let Built { spec, steps, functions } = workflow.build()?;
+        let mut added = Vec::new();
+        let registered = (|| {
+            for (name, step) in steps {
+                self.0.registry.add_step(&name, step)?;
+                added.push((ComponentKind::Step, name));
+            }
+            for (name, function) in functions {
+                self.0.registry.add_function(&name, function)?;
+                added.push((ComponentKind::Function, name));
+            }
+            self.register_workflow(spec)
+        })();
+        if registered.is_err() {
+            for (kind, name) in &added {
+                self.unregister(*kind, name);
+            }
+        }
+        registered
     }
 
     /// Registers a function that steps of workflows can call.

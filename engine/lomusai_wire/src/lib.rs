@@ -4,6 +4,7 @@
 //! variants are kept, integer times carry their unit in the name (`at_ms`), and defaults are never written.
 
 mod command;
+mod draft;
 mod error;
 mod event;
 mod ids;
@@ -16,6 +17,7 @@ mod usage;
 mod workflow;
 
 pub use command::{Command, Context, Input, OnBusy, RunFilter, RunInfo, RunOptions, RunStatus, StartRequest};
+pub use draft::{ForeachLink, Link, LoopLink, WorkflowDraft};
 pub use error::{Code, ErrorBody, Kind, codes};
 pub use event::{
     EffectKind, Event, EventBody, Fork, History, LogLevel, Outcome, Parent, PartDelta, Pending, PendingKind, RunOutput,

@@ -250,14 +250,19 @@ pub struct LoopSpec {
 }
 
 impl LoopSpec {
+    /// These steps, with neither condition yet.
+    pub fn new(steps: Vec<StepSpec>) -> Self {
+        Self { steps, output: None, while_: None, until: None, max: None }
+    }
+
     /// These steps as long as the condition holds.
     pub fn repeat_while(steps: Vec<StepSpec>, condition: Condition) -> Self {
-        Self { steps, output: None, while_: Some(condition), until: None, max: None }
+        Self { while_: Some(condition), ..Self::new(steps) }
     }
 
     /// These steps until the condition holds.
     pub fn repeat_until(steps: Vec<StepSpec>, condition: Condition) -> Self {
-        Self { steps, output: None, while_: None, until: Some(condition), max: None }
+        Self { until: Some(condition), ..Self::new(steps) }
     }
 
     /// Most times.

@@ -37,23 +37,24 @@ macro_rules! wire_types {
 
 const WIRE: &[WireType] = wire_types! {
     Action AgentSpec Approval Budget CallId Command Condition Context EffectId EffectKind ErrorBody Event EventBody
-    Fallback FinishReason ForeachSpec Fork FunctionReply History Hooks Input Instructions Kind Limits LogLevel LongPrice
-    LoopSpec Mapping Message MessageId ModelChunk ModelInfo ModelRequest ModelSettings ModelTool Needs OnBusy Outcome
+    Fallback FinishReason ForeachLink ForeachSpec Fork FunctionReply History Hooks Input Instructions Kind Limits Link LogLevel LongPrice
+    LoopLink LoopSpec Mapping Message MessageId ModelChunk ModelInfo ModelRequest ModelSettings ModelTool Needs OnBusy Outcome
     OutputSpec Parent Part PartDelta Pending PendingKind Price Processors RawJson Reasoning Retry Role RunFilter RunId
     RunInfo RunOptions RunOutput RunSpec RunStatus SignalKind Source SpecKind SpecRef StartRequest StepReply StepSpec
     StopCondition SuspendSpec ThreadId ToolCall ToolChoice ToolReply ToolResult ToolSpec ToolStatus Usage WaitSpec
-    WorkflowRequest WorkflowSpec
+    WorkflowDraft WorkflowRequest WorkflowSpec
 };
 
 /// Public names that never cross a border as JSON.
 const NOT_ON_THE_WIRE: [&str; 1] = ["Code"];
 
 /// Fields that are written even where they say nothing: a reader relies on them.
-const ALWAYS_WRITTEN: [(&str, &[&str]); 5] = [
+const ALWAYS_WRITTEN: [(&str, &[&str]); 6] = [
     ("AgentSpec", &["name", "model"]),
     ("Event", &["at_ms"]),
     ("ModelRequest", &["messages", "tool_choice", "settings"]),
     ("ToolSpec", &["input_schema"]),
+    ("WorkflowDraft", &["name", "chain"]),
     ("WorkflowSpec", &["name", "steps"]),
 ];
 

@@ -20,6 +20,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("tools", &["adding 1 and 2", "1 + 2 is 3.", "digest 01"]),
     ("provider", &["Polly wants a cracker."]),
     ("stream", &["Once upon a time there was a crab.", "completed"]),
+    ("workflow", &["suspended for boss", "under the key refund-1/pay", "completed: told Ada and Bob"]),
     ("approval", &["suspended: refund waits", "paying back {\"order\":\"A-17\"}", "It is refunded."]),
 ];
 

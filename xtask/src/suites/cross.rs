@@ -45,7 +45,7 @@ pub(crate) fn run(shell: &Shell, report: &mut Report) -> Result<(), String> {
         for resumes in &programs {
             let what = format!("started in {}, killed, resumed in {}", starts.language, resumes.language);
             let file = folder.join(format!("{}-{}.db", starts.language, resumes.language));
-            let run_id = start_and_kill(starts.command(shell, &["start", &text(&file)]))?;
+            let run_id = wait_and_kill(starts.command(shell, &["start", &text(&file)]), "run ")?;
             let said = said(resumes.command(shell, &["resume", &text(&file), &run_id]))?;
             if line(&said, "digest ").as_ref() == Some(digest) && line(&said, "text ").as_deref() == Some("1 + 2 is 3.")
             {
@@ -56,7 +56,61 @@ pub(crate) fn run(shell: &Shell, report: &mut Report) -> Result<(), String> {
             }
         }
     }
+    workflow(shell, report, &folder)
+}
+
+/// A workflow that goes from language to language, each killed while it waits.
+fn workflow(shell: &Shell, report: &mut Report, folder: &Path) -> Result<(), String> {
+    let programs = workflow_programs(shell, folder)?;
+    let mut unbroken = Vec::new();
+    for program in &programs {
+        let file = text(&folder.join(format!("workflow-{}.db", program.language)));
+        let said = said(program.command(shell, &[&file, "0", "1", "2", "3"]))?;
+        if line(&said, "total ").as_deref() != Some("65") {
+            report.fail(format!("the workflow in {}: expected total 65, was {said}", program.language));
+        }
+        unbroken.push(line(&said, "digest ").ok_or_else(|| format!("{}: no digest in {said}", program.language))?);
+    }
+    if unbroken.iter().all(|digest| *digest == unbroken[0]) {
+        println!("ok: the workflow's unbroken runs have the digest {}", unbroken[0]);
+        report.pass();
+    } else {
+        report.fail(format!("digests of the workflow's unbroken runs differ between languages: {unbroken:?}"));
+    }
+    for first in 0..programs.len() {
+        let order: Vec<&Program> = (0..programs.len()).map(|n| &programs[(first + n) % programs.len()]).collect();
+        let names: Vec<&str> = order.iter().map(|program| program.language).collect();
+        let file = text(&folder.join(format!("workflow-from-{}.db", names[0])));
+        for (stage, program) in ["0", "1", "2"].iter().zip(&order) {
+            let status = wait_and_kill(program.command(shell, &[&file, stage]), "status ")?;
+            if status != "suspended" {
+                return Err(format!("{} at stage {stage}: {status}", program.language));
+            }
+        }
+        let said = said(order[3].command(shell, &[&file, "3"]))?;
+        let (what, total) = (format!("a workflow by {}, each killed", names.join(", ")), line(&said, "total "));
+        if line(&said, "digest ").as_ref() == Some(&unbroken[0]) && total.as_deref() == Some("65") {
+            println!("ok: {what}");
+            report.pass();
+        } else {
+            report.fail(format!("{what}: expected digest {}, was {said}", unbroken[0]));
+        }
+    }
     Ok(())
+}
+
+fn workflow_programs(shell: &Shell, folder: &Path) -> Result<Vec<Program>, String> {
+    let sources = shell.root().join("tests/cross");
+    let client = folder.join("workflow");
+    c::compile(shell, &sources.join("workflow.c"), &client)?;
+    fs::copy(sources.join("workflow.mjs"), folder.join("workflow.mjs")).map_err(|e| format!("workflow.mjs: {e}"))?;
+    shell.run(shell.cargo(&["build", "--quiet", "--package", "lomusai_tests", "--bin", "cross-workflow"]))?;
+    Ok(vec![
+        Program { language: "python", words: vec![python::interpreter(shell)?, sources.join("workflow.py")] },
+        Program { language: "node", words: vec!["node".into(), folder.join("workflow.mjs")] },
+        Program { language: "c", words: vec![client] },
+        Program { language: "rust", words: vec![shell.target().join("debug/cross-workflow")] },
+    ])
 }
 
 fn programs(shell: &Shell, folder: &Path) -> Result<Vec<Program>, String> {
@@ -76,15 +130,15 @@ fn programs(shell: &Shell, folder: &Path) -> Result<Vec<Program>, String> {
     ])
 }
 
-/// Runs a program until it says which run waits, and kills it.
-fn start_and_kill(mut command: Command) -> Result<String, String> {
+/// Runs a program until it says what begins with `prefix`, that its run waits, and kills it. Gives the rest of the line.
+fn wait_and_kill(mut command: Command, prefix: &str) -> Result<String, String> {
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
     let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-    let run_id = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("run ").map(str::to_owned));
+    let said = lines.map_while(Result::ok).find_map(|line| line.strip_prefix(prefix).map(str::to_owned));
     // SIGKILL: nothing of it runs any more.
     child.kill().map_err(|e| e.to_string())?;
     child.wait().map_err(|e| e.to_string())?;
-    run_id.ok_or_else(|| "the program ended before its run waited".into())
+    said.ok_or_else(|| "the program ended before its run waited".into())
 }
 
 fn said(mut command: Command) -> Result<String, String> {

@@ -11,6 +11,10 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("tools", &["adding 1 and 2 under the key 1.0", "1 + 2 is 3.", "digest 01"]),
     ("provider", &["Polly wants a cracker."]),
     ("stream", &["[reasoning] They want a story.", "[text] Once upon a time there was a crab.", "Completed after"]),
+    (
+        "workflow",
+        &["Suspended: boss", "paying back 120 under the key refund-1/pay", "Completed: [\"told Ada\",\"told Bob\"]"],
+    ),
     ("approval", &["waits: refund({\"order\":\"A-17\"})", "It is refunded."]),
 ];
 

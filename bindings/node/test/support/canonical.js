@@ -20,11 +20,48 @@ const HOST_WORDED = new Set([
   'callback_panicked',
   'tool_unanswered',
   'function_unanswered',
+  'step_failed',
+  'step_fatal',
+  'step_result_invalid',
+  'step_unanswered',
 ]);
+
+/** Two ids of effects: token by token, a number before a word, what ends first first. */
+function effectOrder(a, b) {
+  const [one, other] = [a.split('.'), b.split('.')];
+  for (let i = 0; i < Math.min(one.length, other.length); i += 1) {
+    const [p, q] = [/^\d+$/.test(one[i]), /^\d+$/.test(other[i])];
+    if (p !== q) return p ? -1 : 1;
+    const order = p ? Number(BigInt(one[i]) - BigInt(other[i])) : Buffer.compare(Buffer.from(one[i]), Buffer.from(other[i]));
+    if (order !== 0) return order;
+  }
+  return one.length - other.length;
+}
+
+/** Those of a workflow: each stretch of events that have an effect, by the effect. */
+function inOrderOfWorkflow(durable) {
+  const ordered = [];
+  let stretch = [];
+  const flush = () => {
+    ordered.push(...stretch.sort((a, b) => effectOrder(a.effect_id, b.effect_id)));
+    stretch = [];
+  };
+  for (const event of durable) {
+    if (event.effect_id !== undefined && event.type !== 'signal_received') {
+      stretch.push(event);
+    } else {
+      flush();
+      ordered.push(event);
+    }
+  }
+  flush();
+  return ordered;
+}
 
 /** The durable events; those of parallel calls in the order of the calls. */
 function inOrder(journal) {
   const durable = journal.filter((event) => !event.sub).sort((a, b) => a.seq - b.seq);
+  if (durable[0]?.spec?.kind === 'workflow') return inOrderOfWorkflow(durable);
   const ordered = [];
   let stretch = [];
   let step;
@@ -53,7 +90,7 @@ function events(journal) {
   };
   return inOrder(journal).map((original) => {
     const event = structuredClone(original);
-    for (const field of ['seq', 'sub', 'at_ms', 'retry_at_ms']) delete event[field];
+    for (const field of ['seq', 'sub', 'at_ms', 'retry_at_ms', 'due_at_ms']) delete event[field];
     if (event.error) {
       delete event.error.host;
       delete event.error.retry_after_ms;
@@ -64,8 +101,10 @@ function events(journal) {
     }
     if (event.run_id !== undefined) event.run_id = ordinal(runs, 'run', event.run_id);
     if (event.parent?.run_id !== undefined) event.parent.run_id = ordinal(runs, 'run', event.parent.run_id);
+    if (event.forked_from !== undefined) event.forked_from.run_id = ordinal(runs, 'run', event.forked_from.run_id);
     if (event.child !== undefined) event.child = ordinal(runs, 'run', event.child);
     for (const reason of event.reasons ?? []) {
+      delete reason.due_at_ms;
       if (reason.child !== undefined) reason.child = ordinal(runs, 'run', reason.child);
     }
     if (event.thread !== undefined) event.thread = ordinal(threads, 'thread', event.thread);

@@ -4,23 +4,28 @@
 const fs = require('node:fs');
 const path = require('node:path');
 const { setTimeout: sleep } = require('node:timers/promises');
-const { Engine, reply, scriptedModel, tool } = require('../../index.js');
+const { Engine, FatalError, reply, scriptedModel, step, tool } = require('../../index.js');
 const canonical = require('./canonical.js');
 
 const FIELDS = new Set([
   'name', 'why', 'agent', 'agents', 'models', 'tools', 'functions', 'request', 'commands', 'cancel_at', 'expect', 'turns',
+  'workflow', 'workflows', 'steps', 'refused_spec',
 ]);
 
-function folder() {
-  return process.env.LOMUSAI_VECTORS ?? path.join(__dirname, '../../../../tests/conformance/agent');
+/** The folder that `LOMUSAI_VECTORS` names, whose vectors may be of either kind; else both of ours. */
+function folders() {
+  const ours = path.join(__dirname, '../../../../tests/conformance');
+  return process.env.LOMUSAI_VECTORS ? [process.env.LOMUSAI_VECTORS] : [path.join(ours, 'agent'), path.join(ours, 'workflow')];
 }
 
 function readAll() {
-  const files = fs.readdirSync(folder()).filter((file) => file.endsWith('.json')).sort();
-  return files.map((file) => {
-    const vector = JSON.parse(fs.readFileSync(path.join(folder(), file), 'utf8'));
-    const unknown = Object.keys(vector).filter((field) => !FIELDS.has(field));
-    return { ...vector, file, unknown };
+  return folders().flatMap((folder) => {
+    const files = fs.readdirSync(folder).filter((file) => file.endsWith('.json')).sort();
+    return files.map((file) => {
+      const vector = JSON.parse(fs.readFileSync(path.join(folder, file), 'utf8'));
+      const unknown = Object.keys(vector).filter((field) => !FIELDS.has(field));
+      return { ...vector, file, unknown };
+    });
   });
 }
 
@@ -39,6 +44,7 @@ function pointed(value, pointer) {
 function behave(does, input, context) {
   for (const data of does.progress ?? []) context.progress(data);
   for (const { name, data } of does.custom ?? []) context.custom(name, data, { durable: true });
+  if (does.sets) context.setState(does.sets);
   const value = answer(does, input, context);
   return does.content ? reply(value, does.content) : value;
 }
@@ -46,10 +52,14 @@ function behave(does, input, context) {
 function answer(does, input, context) {
   if ('returns' in does) return does.returns;
   if ('echo' in does) return pointed(input, does.echo);
-  if (does.adds) return input.a + input.b;
+  if (does.adds) return (input?.a ?? 0) + (input?.b ?? 0);
   if (does.upper) return { text: input.text.replace(/[a-z]/g, (letter) => letter.toUpperCase()) };
   if ('integer' in does) return BigInt(does.integer);
   if ('fails' in does) throw new Error(does.fails);
+  if ('attempts' in does) return behave(does.attempts[Math.min(context.attempt, does.attempts.length) - 1], input, context);
+  if ('fatal' in does) throw new FatalError(does.fatal);
+  if ('bails' in does) return context.bail(does.bails);
+  if ('state' in does) return context.state[does.state] ?? null;
   if ('context' in does) return context.context[does.context] ?? null;
   if (does.attempt) return context.attempt;
   if (does.resume) return context.resumeData ?? null;
@@ -66,7 +76,7 @@ function answer(does, input, context) {
   if ('suspends' in does) {
     const { resumeData } = context;
     const goesOn = resumeData !== undefined && difference(does.until, resumeData, '') === undefined;
-    return goesOn ? behave(does.then ?? { resume: true }, input, context) : context.suspend(does.suspends);
+    return goesOn ? behave(does.then ?? { resume: true }, input, context) : context.suspend(does.suspends, { label: does.label });
   }
   throw new Error(`unknown behaviour: ${JSON.stringify(does)}`);
 }
@@ -122,6 +132,9 @@ function open(vector) {
   for (const [name, does] of Object.entries(vector.functions ?? {})) {
     engine.registerFunction(name, (input, context) => behave(does, input, context));
   }
+  for (const [name, does] of Object.entries(vector.steps ?? {})) {
+    engine.register(step({ name, execute: (input, context) => behave(does, input, context) }));
+  }
   return engine;
 }
 
@@ -131,17 +144,22 @@ async function play(vector) {
   const engine = open(vector);
   try {
     const named = (agent) => ({ name: 'agent', model: 'model', ...agent });
+    const flow = (workflow) => ({ name: 'workflow', ...workflow });
     const turns = [vector, ...(vector.turns ?? [])];
     try {
       for (const agent of vector.agents ?? []) engine.registerSpec(named(agent));
-      engine.registerSpec(named(vector.agent));
+      for (const workflow of vector.workflows ?? []) engine.registerWorkflow(flow(workflow));
+      if (vector.workflow) engine.registerWorkflow(flow(vector.workflow));
+      else engine.registerSpec(named(vector.agent));
     } catch (error) {
-      if (error.code !== turns[0].expect.refused) throw error;
+      if (error.code !== (vector.refused_spec ?? turns[0].expect?.refused)) throw error;
       return problems;
     }
+    if (vector.refused_spec) return [`expected the spec to be refused with ${vector.refused_spec}`];
+    const runs = vector.workflow ? { workflow: flow(vector.workflow).name } : { agent: named(vector.agent).name };
     let history;
     for (const [number, turn] of turns.entries()) {
-      const request = { agent: named(vector.agent).name, ...turn.request };
+      const request = { ...runs, ...turn.request };
       if (number > 0 && request.thread === undefined && request.history === undefined) request.history = history;
       const { found, result } = await playTurn(engine, request, turn);
       history = result?.messages ?? history;
@@ -251,4 +269,4 @@ async function compare(engine, runId, result, expect, found) {
   check(own, await engine.digest(runId), 'digest of the engine');
 }
 
-module.exports = { folder, play, readAll };
+module.exports = { folders, play, readAll };

@@ -12,12 +12,13 @@ print(agent.generate("What is 2 + 3?").text)
 """
 
 from ._agent import Agent, Input
-from ._call import CallContext, ToolContext
+from ._call import CallContext, StepContext, ToolContext
 from ._engine import Engine, default_engine
 from ._lomusai import __version__
 from ._models import Chunk, Compatible, LlmProvider, ModelOf, ModelRequest, Provider, ScriptedModel
 from ._run import Observer, Result, Stream, TextStream
 from ._tool import ClientTool, Tool, ToolOutput, tool
+from ._workflow import FatalError, Step, Workflow, expr, path, step, workflow
 from .errors import (
     CancelledError,
     ClosedError,
@@ -48,6 +49,7 @@ __all__ = [
     "ConflictError",
     "DeniedError",
     "Engine",
+    "FatalError",
     "HostError",
     "Input",
     "InternalError",
@@ -64,6 +66,8 @@ __all__ = [
     "RateLimitedError",
     "Result",
     "ScriptedModel",
+    "Step",
+    "StepContext",
     "StorageError",
     "Stream",
     "TextStream",
@@ -73,7 +77,12 @@ __all__ = [
     "ToolError",
     "ToolOutput",
     "UnavailableError",
+    "Workflow",
     "__version__",
     "default_engine",
+    "expr",
+    "path",
+    "step",
     "tool",
+    "workflow",
 ]

@@ -10,11 +10,20 @@ from . import _lomusai as native
 
 
 class Suspended(BaseException):
-    """Leaves a tool that suspends. Not an `Exception`, so that a tool's own handlers let it through."""
+    """Leaves a tool or step that suspends. Not an `Exception`, so that its own handlers let it through."""
 
-    def __init__(self, payload: Any) -> None:
-        super().__init__("the tool suspended")
+    def __init__(self, payload: Any, label: str | None = None) -> None:
+        super().__init__("the call suspended")
         self.payload = payload
+        self.label = label
+
+
+class Bailed(BaseException):
+    """Leaves a step that ends the run. Not an `Exception`, as `Suspended`."""
+
+    def __init__(self, result: Any) -> None:
+        super().__init__("the step ended the run")
+        self.result = result
 
 
 class CallContext:
@@ -50,7 +59,7 @@ class CallContext:
 
     @property
     def agent(self) -> str:
-        """The agent's name."""
+        """The agent's name, or the workflow's."""
         return str(self._fact("agent"))
 
     @property
@@ -95,8 +104,8 @@ class CallContext:
         self._answer.custom(name, data, durable)
 
 
-class ToolContext(CallContext):
-    """Where a tool's call stands."""
+class _Resumable(CallContext):
+    """Where a call stands that may suspend."""
 
     __slots__ = ()
 
@@ -111,6 +120,12 @@ class ToolContext(CallContext):
         self._fact("resume")
         return "resume" in (self._facts or {})
 
+
+class ToolContext(_Resumable):
+    """Where a tool's call stands."""
+
+    __slots__ = ()
+
     def suspend(self, payload: Any = None) -> NoReturn:
         """Ends this call without a result, until a `resume` command comes: the tool is then called again from its
         beginning,
@@ -120,6 +135,53 @@ class ToolContext(CallContext):
             payload: what the person who resumes it should know, as JSON.
         """
         raise Suspended(payload)
+
+
+class StepContext(_Resumable):
+    """Where the call of a workflow's step stands. It may come more than once for one step of a run, after a failure or
+    a crash: the attempt differs then, the idempotency key does not."""
+
+    __slots__ = ("_convert", "_sets")
+
+    def __init__(self, call: native.Call, answer: native.Answer, convert: Callable[[Any], Any] | None = None) -> None:
+        super().__init__(call, answer)
+        self._convert = convert
+        self._sets: dict[str, Any] = {}
+
+    @property
+    def resume(self) -> Any:
+        """What resumed the call after it suspended, as the type that the step names; `None` at the first time."""
+        value = self._fact("resume")
+        return value if self._convert is None or not self.is_resumed else self._convert(value)
+
+    @property
+    def workflow(self) -> str:
+        """The workflow's name."""
+        return self.agent
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The state of the run when the call began, with what was set since."""
+        return {**(self._fact("state") or {}), **self._sets}
+
+    def set_state(self, **values: Any) -> None:
+        """Sets values of the run's state, `None` removes one. Recorded together with the answer, whatever that is but
+        an error."""
+        self._sets.update(values)
+
+    def suspend(self, payload: Any = None, *, label: str | None = None) -> NoReturn:
+        """Ends this call without a result, until a `resume` command comes: the step is then called again from its
+        beginning, with `resume` set.
+
+        Args:
+            payload: what the person who resumes it should know, as JSON.
+            label: a name under which it can be resumed, beside its effect's id.
+        """
+        raise Suspended(payload, label)
+
+    def bail(self, result: Any = None) -> NoReturn:
+        """Ends the whole run at once, as a success, with this result."""
+        raise Bailed(result)
 
 
 def is_context(annotation: Any) -> bool:

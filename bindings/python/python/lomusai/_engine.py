@@ -23,6 +23,7 @@ from .events import DurableEvent, Message, RunInfo, RunStatus
 
 if TYPE_CHECKING:
     from ._agent import Agent
+    from ._workflow import Step, Workflow
 
 T = TypeVar("T")
 _logger = logging.getLogger("lomusai")
@@ -111,18 +112,24 @@ class Engine:
 
     # --- Components ---------------------------------------------------------------------------------------------------
 
-    def register(self, *components: Agent[Any] | Tool[..., Any] | ClientTool | Provider) -> None:
-        """Registers agents (with all that they use), tools and providers. The same object again is fine.
+    def register(
+        self, *components: Agent[Any] | Workflow[Any, Any] | Step[Any, Any] | Tool[..., Any] | ClientTool | Provider
+    ) -> None:
+        """Registers agents and workflows (with all that they use), steps, tools and providers. The same object again is
+        fine.
 
         Raises:
             ConflictError: another one has the name (`name_taken`).
             InvalidError: a name, spec or schema is wrong.
         """
         from ._agent import Agent
+        from ._workflow import Step, Workflow
 
         for component in components:
-            if isinstance(component, Agent):
+            if isinstance(component, (Agent, Workflow)):
                 component._register(self)
+            elif isinstance(component, Step):
+                self._register_step(component, component.name)
             elif isinstance(component, Provider):
                 if component.name is None:
                     raise InvalidError("a provider that is registered by itself needs a `name`", code="name_invalid")
@@ -160,8 +167,19 @@ class Engine:
         """Registers an agent by its spec, as in every language. What it names is registered separately."""
         self._native.register_agent(spec)
 
+    def register_workflow(self, spec: Mapping[str, Any]) -> None:
+        """Registers a workflow by its spec, as in every language. What it names is registered separately.
+
+        Raises:
+            InvalidError: what is wrong with it: `step_cycle`, `step_duplicate`, `step_reference_unknown`,
+                `expression_invalid`, `schema_invalid`, `spec_invalid`, `name_invalid`, `argument_invalid`.
+            ConflictError: another one has the name (`name_taken`).
+        """
+        self._native.register_workflow(spec)
+
     def unregister(self, kind: str, name: str) -> bool:
-        """Takes an `agent`, `tool`, `provider`, `function` or `embedder` away. Whether there was one."""
+        """Takes an `agent`, `tool`, `provider`, `function`, `embedder`, `workflow` or `step` away. Whether there was
+        one."""
         with self._lock:
             self._registered.pop((kind, name), None)
             return self._native.unregister(kind, name)
@@ -184,6 +202,16 @@ class Engine:
             for kind, name in tool.register(self._native):
                 self._registered[(kind, name)] = tool
 
+    def _register_step(self, step: Step[Any, Any], name: str) -> None:
+        if step.function is None:
+            raise InvalidError(f"step `{name}` names a function and has none: make it of one", code="argument_invalid")
+        with self._lock:
+            if self._registered.get(("step", name)) is step.function:
+                return
+            self._replace("step", name, step.function)
+            step.register(self._native, name)
+            self._registered[("step", name)] = step.function
+
     def _register_provider(self, provider: Provider, name: str) -> None:
         with self._lock:
             if self._registered.get(("provider", name)) is provider:
@@ -201,7 +229,7 @@ class Engine:
 
     def run(self, request: Mapping[str, Any], *, check: bool = True) -> Result[Any]:
         """Runs an agent by a start request, as in every language: `{agent, input, history?, thread?, context?,
-        options?, …}`.
+        options?, …}`; or a workflow: `{workflow, input?, state?, context?, …}`.
 
         Raises:
             LomusaiError: what is wrong with the request, or, with `check`, why the run failed.
@@ -289,13 +317,40 @@ class Engine:
         """As `decline`, for asyncio."""
         return await self._acommand(run_id, _decline(effect_id, reason))
 
-    def resume(self, run_id: str, data: Any = None, effect_id: str | None = None) -> Result[Any]:
-        """Goes on with a tool that suspended, which is given `data`. Raises as `approve`, and `resume_invalid`."""
-        return self._command(run_id, _resume(effect_id, data))
+    def resume(
+        self, run_id: str, data: Any = None, effect_id: str | None = None, *, label: str | None = None
+    ) -> Result[Any]:
+        """Goes on with a tool or step that suspended, which is given `data`; `label` names a step in place of its
+        effect.
+        Raises as `approve`, and `resume_invalid`."""
+        return self._command(run_id, _resume(effect_id, data, label))
 
-    async def aresume(self, run_id: str, data: Any = None, effect_id: str | None = None) -> Result[Any]:
+    async def aresume(
+        self, run_id: str, data: Any = None, effect_id: str | None = None, *, label: str | None = None
+    ) -> Result[Any]:
         """As `resume`, for asyncio."""
-        return await self._acommand(run_id, _resume(effect_id, data))
+        return await self._acommand(run_id, _resume(effect_id, data, label))
+
+    def signal(self, run_id: str, name: str, data: Any = None) -> None:
+        """Tells a workflow's run that something happened. Kept until a step waits for it; returns once it is
+        recorded."""
+        self.command(run_id, _signal(name, data))
+
+    async def asignal(self, run_id: str, name: str, data: Any = None) -> None:
+        """As `signal`, for asyncio."""
+        await self.acommand(run_id, _signal(name, data))
+
+    def retry(self, run_id: str) -> Result[Any]:
+        """Takes up a workflow's run that failed, and waits for it: what was done stays done, what failed begins again.
+
+        Raises:
+            ConflictError: it has not failed (`run_not_failed`, `run_finished`).
+        """
+        return self._command(run_id, {"type": "retry"})
+
+    async def aretry(self, run_id: str) -> Result[Any]:
+        """As `retry`, for asyncio."""
+        return await self._acommand(run_id, {"type": "retry"})
 
     def tool_result(
         self, run_id: str, output: Any = None, effect_id: str | None = None, *, is_error: bool = False
@@ -409,7 +464,7 @@ class Engine:
         """As `result`, for asyncio."""
         return self._stored(await self._acall("result", {"run_id": run_id}))
 
-    def _stored(self, body: dict[str, Any]) -> Result[Any]:
+    def _stored(self, body: dict[str, Any], parse: Parse[T] | None = None) -> Result[T]:
         from .errors import KINDS
 
         error = body.get("error")
@@ -422,7 +477,7 @@ class Engine:
                 retry_after_ms=error.get("retry_after_ms"),
                 details=error.get("details"),
             )
-        return Result(self, body, raised, None)
+        return Result(self, body, raised, parse)
 
     def observe(self, run_id: str, seq: int = 0) -> Observer:
         """Reads a run's events after `seq` beside its primary reader, those of the past first."""
@@ -560,6 +615,10 @@ def _same_definition(one: object, other: object) -> bool:
         return (type(component), getattr(function, "__module__", None), getattr(function, "__qualname__", None))
 
     return place(one) == place(other)
+
+
+def _signal(name: str, data: Any) -> dict[str, Any]:
+    return {"type": "signal", "name": name, "data": data}
 
 
 def _cancel(grace: float, reason: str | None) -> dict[str, Any]:

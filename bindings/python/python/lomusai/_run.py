@@ -58,7 +58,8 @@ class Result(Generic[T]):
 
     @property
     def object(self) -> T:
-        """The structured answer, as the type that the agent's `output` names; `None` where there is none."""
+        """The structured answer, as the type that the agent's `output` names, or what a workflow came to; `None` where
+        there is none."""
         if not self._parsed:
             value = self.output.get("object")
             self._object = value if value is None or self._parse is None else self._parse(value)
@@ -76,9 +77,10 @@ class Result(Generic[T]):
         """Does not run the tool that waits for approval; the model is told why."""
         return self._engine._command(self.run_id, _decline(effect_id, reason), self._parse)
 
-    def resume(self, data: Any = None, effect_id: str | None = None) -> Result[T]:
-        """Goes on with a tool that suspended, which is given `data`."""
-        return self._engine._command(self.run_id, _resume(effect_id, data), self._parse)
+    def resume(self, data: Any = None, effect_id: str | None = None, *, label: str | None = None) -> Result[T]:
+        """Goes on with a tool or step that suspended, which is given `data`; `label` names a step in place of its
+        effect."""
+        return self._engine._command(self.run_id, _resume(effect_id, data, label), self._parse)
 
     def tool_result(self, output: Any = None, effect_id: str | None = None, *, is_error: bool = False) -> Result[T]:
         """Gives the result of a tool that the caller executes."""
@@ -92,9 +94,9 @@ class Result(Generic[T]):
         """As `decline`, for asyncio."""
         return await self._engine._acommand(self.run_id, _decline(effect_id, reason), self._parse)
 
-    async def aresume(self, data: Any = None, effect_id: str | None = None) -> Result[T]:
+    async def aresume(self, data: Any = None, effect_id: str | None = None, *, label: str | None = None) -> Result[T]:
         """As `resume`, for asyncio."""
-        return await self._engine._acommand(self.run_id, _resume(effect_id, data), self._parse)
+        return await self._engine._acommand(self.run_id, _resume(effect_id, data, label), self._parse)
 
     async def atool_result(
         self, output: Any = None, effect_id: str | None = None, *, is_error: bool = False
@@ -118,8 +120,8 @@ def _decline(effect_id: str | None, reason: str | None) -> dict[str, Any]:
     return _command("decline", effect_id, reason=reason)
 
 
-def _resume(effect_id: str | None, data: Any) -> dict[str, Any]:
-    return _command("resume", effect_id, data=data)
+def _resume(effect_id: str | None, data: Any, label: str | None = None) -> dict[str, Any]:
+    return _command("resume", effect_id, data=data, label=label)
 
 
 def _tool_result(effect_id: str | None, output: Any, is_error: bool) -> dict[str, Any]:

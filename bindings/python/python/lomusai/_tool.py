@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from . import _lomusai as native
-from ._call import Suspended, ToolContext, function_handler, is_async, is_context
-from ._schema import Convert, Types, docstring
+from ._call import Suspended, ToolContext, function_handler, is_async
+from ._schema import Convert
+from ._signature import Signature
 from .errors import InvalidError
 from .events import Part
 
@@ -101,59 +102,21 @@ class Tool(Generic[P, R]):
         return schema
 
     def _signature(self, localns: dict[str, Any] | None, given: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
-        function: Any = self.function
-        if not inspect.isroutine(function) and not isinstance(function, type):
-            function = function.__call__
-        plain = inspect.unwrap(function)
-        known = Types(getattr(plain, "__globals__", None), localns)
-        hints = known.hints(plain)
-        description, said = docstring(self.function.__doc__)
-        properties: dict[str, Any] = {}
-        required: list[str] = []
-        parameters = list(inspect.signature(function).parameters.values())
-        for parameter in parameters:
-            name, annotation = parameter.name, hints.get(parameter.name, inspect.Parameter.empty)
-            if is_context(annotation) or (name == "ctx" and annotation is inspect.Parameter.empty):
-                self._context = name
-                continue
-            if given is not None:
-                if parameter.kind is parameter.VAR_KEYWORD:
-                    continue
-                converter = known.convert(annotation)
-                if converter is not None:
-                    self._convert[name] = converter
-                continue
-            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                raise InvalidError(
-                    f"tool `{self.name}`: parameter `{name}` cannot be named in a call: use plain parameters, "
-                    "or give `input_schema`",
-                    code="schema_invalid",
-                )
-            schema = known.schema(annotation, f"tool `{self.name}`, parameter `{name}`")
-            converter = known.convert(annotation)
-            if converter is not None:
-                self._convert[name] = converter
-            if name in said:
-                schema.setdefault("description", said[name])
-            if parameter.default is inspect.Parameter.empty:
-                required.append(name)
-            elif isinstance(parameter.default, (str, int, float, bool)):
-                schema["default"] = getattr(parameter.default, "value", parameter.default)
-            properties[name] = schema
-        if given is not None:
-            # A function of one parameter that the schema does not know takes all arguments as they are.
-            names = [p.name for p in parameters if p.name != self._context]
-            if len(names) == 1 and names[0] not in given.get("properties", {}):
-                keyword = any(p.kind is p.VAR_KEYWORD for p in parameters)
-                self._whole = None if keyword else names[0]
-                self._convert = {}
-            return description, given
-        schema = {"type": "object", "properties": properties, "additionalProperties": False}
-        if required:
-            schema["required"] = required
-        if known.definitions:
-            schema["$defs"] = known.definitions
-        return description, schema
+        signature = Signature(self.function, f"tool `{self.name}`", localns)
+        self._context = signature.context
+        if given is None:
+            schema = signature.schema()
+            self._convert = signature.converters()
+            return signature.description, schema
+        # A function of one parameter that the schema does not know takes all arguments as they are.
+        parameters = signature.parameters
+        if len(parameters) == 1 and parameters[0].name not in given.get("properties", {}):
+            keyword = parameters[0].kind is inspect.Parameter.VAR_KEYWORD
+            self._whole = None if keyword else parameters[0].name
+        else:
+            keywords = {p.name for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD}
+            self._convert = {name: made for name, made in signature.converters().items() if name not in keywords}
+        return signature.description, given
 
     def _arguments(self, call: native.Call, answer: native.Answer) -> dict[str, Any]:
         arguments: dict[str, Any] = call.input

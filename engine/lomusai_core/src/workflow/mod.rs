@@ -29,7 +29,9 @@
 //! [`WorkflowMachine::handle`] turns an input into events and [`WorkflowMachine::advance`] derives what follows; only
 //! [`WorkflowMachine::apply`] changes state. Effect ids are paths of step ids and places: `charge`, `items.3.price`, `poll.0.until`.
 
+mod builder;
 mod difference;
+mod draft;
 mod expression;
 mod machine;
 mod mapping;
@@ -38,6 +40,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use builder::{Built, Each, Part, Repeat, TypedStep, When, Workflow};
 pub use difference::difference;
+pub use draft::{Drafted, drafted};
 pub use machine::{Start, WorkflowMachine};
 pub use plan::{Needed, WorkflowPlan};
