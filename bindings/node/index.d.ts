@@ -242,6 +242,8 @@ export interface StepOptions<
   metadata?: Record<string, unknown>;
   /** Does the work. What it throws is a failure, tried again as `retry` says; a {@link FatalError} is not. */
   execute?: (input: InferOutput<I>, context: StepContext<InferOutput<R>, InferOutput<S>>) => Output | Promise<Output>;
+  /** Takes the call and answers it now or later. */
+  onCall?: (input: any, answer: Answer) => void;
 }
 
 /** A step of a workflow: what it runs, and what it says of its place. Its methods give changed copies. */

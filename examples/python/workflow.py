@@ -46,6 +46,7 @@ def refund(engine: Engine) -> Workflow[Any, Any]:
         .foreach(tell, concurrency=2)
     )
 
+
 with tempfile.TemporaryDirectory() as folder:
     file = Path(folder, "runs.db")
     with Engine(file) as engine:

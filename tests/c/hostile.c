@@ -599,6 +599,171 @@ static void null_everywhere(void) {
   repeat(CALLS_TOOL, TOOL, null_in_a_callback, NULL, run_null);
 }
 
+/* --- Steps of workflows --------------------------------------------------------------------------------------------- */
+
+#define FLOW "{\"workflow\":\"flow\",\"input\":\"go\"}"
+
+/* A workflow of one step that this callback serves, run so many times; its result has `expected` in it each time. */
+static void run_step(void) {
+  char *result = run_agent(engine, FLOW);
+  if (!contains(result, expected)) {
+    CHECK(!"the run came to what was expected");
+    printf("  expected %s in %.2000s\n", expected, result ? result : "nothing");
+  }
+  lomusai_string_free(result);
+}
+
+static void repeat_step(int times, const char *more, lomusai_call_fn step, void *userdata, void (*body)(void)) {
+  lomusai_engine_options options = {0};
+  char spec[256];
+  options.struct_size = sizeof options;
+  options.config_json = "{\"keep_finished\":10}";
+  OK(lomusai_engine_open(&options, &engine, ERR));
+  OK(lomusai_register_step(engine, "bad", LOMUSAI_POOL, step, userdata, NULL, ERR));
+  snprintf(spec, sizeof spec, "{\"name\":\"flow\",\"steps\":[{\"id\":\"a\",\"run\":{\"step\":\"bad\"}%s}]}", more);
+  OK(lomusai_register_workflow(engine, TEXT(spec), ERR));
+  often(times, body);
+  OK(lomusai_engine_close(engine, 20000, ERR));
+  lomusai_engine_free(engine);
+}
+
+static void a_step_answers_twice(void) {
+  expected = "\"first\"";
+  repeat_step(rounds, "", twice, NULL, run_step);
+}
+
+static void a_step_drops_unanswered(void) {
+  expected = "step_unanswered";
+  repeat_step(rounds, "", dropped, NULL, run_step);
+}
+
+static void a_step_answers_invalid_json(void) {
+  expected = "step_unanswered";
+  repeat_step(rounds, "", not_json, NULL, run_step);
+}
+
+static void rejects_fatally(void *userdata, lomusai_str input, lomusai_answer *answer) {
+  (void)userdata;
+  (void)input;
+  OK(lomusai_answer_reject(answer, "step_fatal", LIT("never"), ERR));
+  lomusai_answer_free(answer);
+}
+
+static void a_step_fails_for_good(void) {
+  expected = "\"code\":\"step_fatal\"";
+  repeat_step(rounds, ",\"retry\":{\"max\":5}", rejects_fatally, NULL, run_step);
+}
+
+/* As `run_kept`, of a step. */
+static void run_step_kept(void) {
+  run_step();
+  pthread_mutex_lock(&unanswered_lock);
+  while (unanswered_count > 0) {
+    lomusai_answer *answer = unanswered[--unanswered_count];
+    FAILS("handle_closed", lomusai_answer_resolve(answer, LIT("1"), ERR));
+    CHECK(lomusai_answer_is_cancelled(answer));
+    lomusai_answer_free(answer);
+  }
+  pthread_mutex_unlock(&unanswered_lock);
+}
+
+static void a_step_never_answers(void) {
+  expected = "step_timeout";
+  repeat_step(rounds < 500 ? rounds : 500, ",\"timeout_ms\":1", keep_all, NULL, run_step_kept);
+}
+
+static void run_step_cancelled(void) {
+  lomusai_run *run = NULL;
+  char *result = NULL;
+  int before = atomic_load(&keeps);
+  OK(lomusai_run_start(engine, LIT(FLOW), NULL, &run, ERR));
+  lomusai_run_discard_events(run);
+  CHECK(reaches(&keeps, before + 1));
+  OK(lomusai_run_cancel(run, 0, NULL, ERR));
+  OK(lomusai_run_result(run, 20000, &result, ERR));
+  CHECK(contains(result, "\"status\":\"cancelled\""));
+  lomusai_string_free(result);
+  lomusai_run_free(run);
+  lomusai_answer *answer = atomic_exchange(&kept, NULL);
+  FAILS("handle_closed", lomusai_answer_resolve(answer, LIT("1"), ERR));
+  lomusai_answer_free(answer);
+}
+
+static void a_step_answers_after_cancel(void) { repeat_step(rounds, "", keep, &keeps, run_step_cancelled); }
+
+static void answer_100_mb(void *userdata, lomusai_str input, lomusai_answer *answer) {
+  size_t len = 100000000;
+  char *text = malloc(len);
+  (void)userdata;
+  (void)input;
+  MUST(text != NULL);
+  memset(text, 'x', len);
+  text[0] = text[len - 1] = '"';
+  OK(lomusai_answer_resolve(answer, text, len, ERR));
+  free(text);
+  lomusai_answer_free(answer);
+}
+
+static void a_step_answers_100_mb(void) {
+  expected = "result_too_large";
+  repeat_step(2, "", answer_100_mb, NULL, run_step);
+}
+
+static void *resume_it(void *userdata) {
+  lomusai_run *run = NULL;
+  lomusai_error *error = NULL;
+  const char *command = "{\"type\":\"resume\",\"data\":1}";
+  if (lomusai_run_resume(engine, userdata, TEXT(command), NULL, &run, &error) == LOMUSAI_OK) {
+    lomusai_run_discard_events(run);
+    OK(lomusai_run_result(run, 20000, NULL, ERR));
+    lomusai_run_free(run);
+    return userdata;
+  }
+  const char *code = lomusai_error_code(error);
+  CHECK(strcmp(code, "run_active") == 0 || strcmp(code, "run_finished") == 0 || strcmp(code, "effect_unknown") == 0);
+  lomusai_error_free(error);
+  return NULL;
+}
+
+static void suspends_once(void *userdata, lomusai_str input, lomusai_answer *answer) {
+  char *facts = NULL;
+  (void)input;
+  OK(lomusai_answer_facts(answer, &facts, ERR));
+  if (contains(facts, "\"resume\":")) {
+    atomic_fetch_add((atomic_int *)userdata, 1);
+    OK(lomusai_answer_resolve(answer, LIT("true"), ERR));
+  } else {
+    OK(lomusai_answer_suspend(answer, LIT("\"?\""), ERR));
+  }
+  lomusai_string_free(facts);
+  lomusai_answer_free(answer);
+}
+
+static atomic_int resumed;
+
+/* Two threads resume one run at once: one of them does, the other is told, and the step is called once more. */
+static void run_resumed_twice(void) {
+  pthread_t other;
+  void *theirs = NULL;
+  char id[128];
+  lomusai_run *run = NULL;
+  int before = atomic_load(&resumed);
+  OK(lomusai_run_start(engine, LIT(FLOW), NULL, &run, ERR));
+  lomusai_run_discard_events(run);
+  OK(lomusai_run_result(run, 20000, NULL, ERR));
+  snprintf(id, sizeof id, "%s", lomusai_run_id(run));
+  lomusai_run_free(run);
+  MUST(pthread_create(&other, NULL, resume_it, id) == 0);
+  void *mine = resume_it(id);
+  pthread_join(other, &theirs);
+  CHECK((mine == NULL) != (theirs == NULL));
+  CHECK(atomic_load(&resumed) == before + 1);
+}
+
+static void a_run_is_resumed_twice_at_once(void) {
+  repeat_step(rounds < 1000 ? rounds : 1000, "", suspends_once, &resumed, run_resumed_twice);
+}
+
 /* --- A reader that goes away ---------------------------------------------------------------------------------------- */
 
 static void run_abandoned(void) {
@@ -632,6 +797,14 @@ static const struct {
     {"exits_in_mid_run", exits_in_mid_run},
     {"a_forked_child_uses_the_engine", a_forked_child_uses_the_engine},
     {"null_everywhere", null_everywhere},
+    {"a_step_answers_twice", a_step_answers_twice},
+    {"a_step_drops_unanswered", a_step_drops_unanswered},
+    {"a_step_answers_invalid_json", a_step_answers_invalid_json},
+    {"a_step_fails_for_good", a_step_fails_for_good},
+    {"a_step_never_answers", a_step_never_answers},
+    {"a_step_answers_after_cancel", a_step_answers_after_cancel},
+    {"a_step_answers_100_mb", a_step_answers_100_mb},
+    {"a_run_is_resumed_twice_at_once", a_run_is_resumed_twice_at_once},
 };
 
 int main(int argc, char **argv) {

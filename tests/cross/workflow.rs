@@ -58,7 +58,7 @@ fn handover() -> Workflow {
 }
 
 /// What the run waits for at this stage.
-async fn tell(engine: &Engine, stage: &str) -> Result<RunResult> {
+async fn tell(engine: &Engine, stage: &str) -> Result<Arc<RunResult>> {
     let resume = |label: &str, data| Command::Resume { effect_id: None, label: Some(label.into()), data };
     let command = match stage {
         "0" => {
@@ -84,7 +84,7 @@ async fn main() -> Result<()> {
     for stage in stages {
         let result = tell(&engine, stage).await?;
         println!("status {}", json!(result.status).as_str().unwrap_or_default());
-        output = result.output.and_then(|output| output.object).unwrap_or_default();
+        output = result.output.as_ref().and_then(|output| output.object.clone()).unwrap_or_default();
     }
     if stages.last().is_none_or(|stage| stage != "3") {
         // Killed here.

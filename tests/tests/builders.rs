@@ -67,7 +67,7 @@ fn call(workflow: Workflow, one: &Value) -> Workflow {
     match kind {
         "then" => workflow.then(part(given)),
         "parallel" => workflow.parallel(parts(given)),
-        "add" => workflow.add(parts(given)),
+        "add" => workflow.steps(parts(given)),
         "branch" => {
             let arms = given.as_array().expect("arms").iter();
             workflow.branch(arms.map(|arm| (condition(&arm[0]), part(&arm[1]))))
@@ -157,7 +157,7 @@ fn typed_steps_and_a_predicate_run() {
     refund(&engine, 100).unwrap();
     let inner = engine.clone();
     let small = engine.block_on(async move { inner.run(WorkflowRequest::new("refund", json!({"amount": 10}))).await });
-    assert_eq!(small.unwrap().unwrap().output.unwrap().object, Some(json!({"paid": 30, "asked": false})));
+    assert_eq!(small.unwrap().unwrap().output.clone().unwrap().object, Some(json!({"paid": 30, "asked": false})));
 
     let inner = engine.clone();
     let much = engine.block_on(async move {
@@ -165,11 +165,11 @@ fn typed_steps_and_a_predicate_run() {
         let resume = lomusai::Command::Resume { effect_id: None, label: None, data: json!(true) };
         inner.resume(&waits.run_id, resume, None).await?.result().await
     });
-    assert_eq!(much.unwrap().unwrap().output.unwrap().object, Some(json!({"paid": 120, "asked": true})));
+    assert_eq!(much.unwrap().unwrap().output.clone().unwrap().object, Some(json!({"paid": 120, "asked": true})));
 
     let inner = engine.clone();
     let wrong = engine.block_on(async move { inner.run(WorkflowRequest::new("refund", json!({"amount": "x"}))).await });
-    assert!(wrong.unwrap().unwrap().error.unwrap().is(codes::INPUT_INVALID));
+    assert!(wrong.unwrap().unwrap().error.as_ref().unwrap().is(codes::INPUT_INVALID));
 }
 
 #[test]

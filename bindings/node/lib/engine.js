@@ -105,7 +105,7 @@ class Engine {
   }
 
   #step(name, step) {
-    if (typeof step.execute !== 'function') throw argument(`step \`${name}\` names a function and has none: give it \`execute\``);
+    if (!step.hasFunction) throw argument(`step \`${name}\` names a function and has none: give it \`execute\``);
     return this.#once('step', name, step.origin, () => this.#native.registerStep(String(name), this.#callable(step.callable)));
   }
 

@@ -38,7 +38,7 @@ class Tool {
 
   /** The tool as the engine calls it. */
   get callable() {
-    return this.onCall ? answeredLater(this) : answered(this);
+    return this.onCall ? answeredLater(this.onCall) : answered(this);
   }
 
   /** The functions that the spec names. */
@@ -66,12 +66,13 @@ function answered(tool) {
   };
 }
 
-function answeredLater(tool) {
+/** A function that takes the call and answers it now or later. */
+function answeredLater(onCall) {
   return (input, facts, answer) => {
     const handle = new Answer(answer, facts, input);
     // What it returns is not the answer; what it throws is.
     outcome(
-      () => tool.onCall(JSON.parse(input), handle),
+      () => onCall(JSON.parse(input), handle),
       () => {},
       (error) => fail(handle, error),
     );
@@ -135,4 +136,4 @@ function reply(output, content) {
   return new ToolReply({ output, content });
 }
 
-module.exports = { Tool, notFitting, prepare, reply, then, tool };
+module.exports = { Tool, answeredLater, notFitting, prepare, reply, then, tool };

@@ -9,7 +9,7 @@ const { InvalidError } = require('./errors');
 const { encode, snake } = require('./json');
 const { native, sync } = require('./native');
 const { isStandard, toJsonSchema, validate } = require('./schema');
-const { Tool, notFitting, prepare, then } = require('./tool');
+const { Tool, answeredLater, notFitting, prepare, then } = require('./tool');
 
 // --- Values --------------------------------------------------------------------------------------------------------------------
 
@@ -58,9 +58,10 @@ class FatalError extends InvalidError {
 class Step {
   #condition;
 
-  constructor(run, { name = '', id = '', component, execute, schemas = {}, fields = {} } = {}) {
+  constructor(run, { name = '', id = '', component, execute, onCall, schemas = {}, fields = {} } = {}) {
     this.name = name;
     this.execute = execute;
+    this.onCall = onCall;
     this.component = component;
     this.inputSchema = schemas.inputSchema;
     this.outputSchema = schemas.outputSchema;
@@ -73,6 +74,11 @@ class Step {
     }
     /** What the step is to the engine that has it, through all its copies. */
     this.origin = this;
+  }
+
+  /** Whether it has a function, and does not only name one. */
+  get hasFunction() {
+    return this.execute !== undefined || this.onCall !== undefined;
   }
 
   /** Its id in the workflow; empty where the engine is to make one. */
@@ -137,6 +143,7 @@ class Step {
   /** The step as the engine calls it. @internal */
   get callable() {
     const step = this.origin;
+    if (step.onCall) return answeredLater(step.onCall);
     return (input, facts, answer) => {
       const context = new StepContext(answer, facts, input);
       const failed = (error) => fail(context, error, codeOf(error));
@@ -160,8 +167,10 @@ function codeOf(error) {
 
 function give(step, context, value, failed) {
   const send = (reply) => {
-    const state = StepContext.sets(context);
-    settle(context, (answer) => answer.reply(encode(state ? { ...reply, state } : reply, 'the answer')), 'step_result_invalid');
+    const fields = Object.entries({ ...reply, state: StepContext.sets(context) }).filter(([, value]) => value !== undefined);
+    // One by one: as part of an object, what is no JSON would just be left out.
+    const text = () => `{${fields.map(([key, value]) => `"${key}":${encode(value, 'the answer')}`).join()}}`;
+    settle(context, (answer) => answer.reply(text()), 'step_result_invalid');
   };
   const { [suspension]: suspended, [bailing]: bailed } = context;
   if (bailed) {
@@ -181,14 +190,14 @@ const snakeKey = (key) => Object.keys(snake({ [key]: 0 }))[0];
  */
 function step(options) {
   if (typeof options === 'string') return new Step({ step: options }, { name: options, id: idOf(options) });
-  const { name, id, description, inputSchema, outputSchema, suspendSchema, resumeSchema, retry, timeoutMs, metadata, execute } = options;
+  const { name, id, description, inputSchema, outputSchema, suspendSchema, resumeSchema, retry, timeoutMs, metadata, execute, onCall } = options;
   const fields = {};
   if (description !== undefined) fields.description = description;
   if (retry !== undefined) fields.retry = retrySpec(retry);
   if (timeoutMs !== undefined) fields.timeout_ms = timeoutMs;
   if (metadata !== undefined) fields.metadata = metadata;
   const schemas = { inputSchema, outputSchema, suspendSchema, resumeSchema };
-  return new Step({ step: name }, { name, id: id ?? idOf(name), execute, schemas, fields });
+  return new Step({ step: name }, { name, id: id ?? idOf(name), execute, onCall, schemas, fields });
 }
 
 /** The id of a step that runs a component of this name. */
@@ -386,7 +395,7 @@ class Workflow {
     const { spec, functions } = this.#draft();
     for (const { component } of this.#steps) if (component !== undefined) engine.register(component);
     registrar((parts) => {
-      for (const one of this.#steps) if (one.execute !== undefined && one.name !== '') parts.step(one.name, one);
+      for (const one of this.#steps) if (one.hasFunction && one.name !== '') parts.step(one.name, one);
       for (const [placeholder, name] of Object.entries(functions)) {
         const callable = this.#callables[Number(placeholder.slice(1))];
         if (callable instanceof Step) parts.step(name, callable);

@@ -7,7 +7,7 @@
 const assert = require('node:assert/strict');
 const fs = require('node:fs');
 const { setTimeout: sleep } = require('node:timers/promises');
-const { Agent, Engine, LlmProvider, scriptedModel, tool } = require('../index.js');
+const { Agent, Engine, LlmProvider, scriptedModel, step, tool, workflow } = require('../index.js');
 
 const RUNS = Number(process.env.LOMUSAI_HOSTILE_RUNS ?? 5000);
 const SOAK = RUNS >= 50_000;
@@ -365,3 +365,65 @@ function threads() {
     return 0;
   }
 }
+
+// --- Steps of workflows --------------------------------------------------------------------------------------------------------
+
+/** A workflow of one bad step, run so often: each run fails with such a code, or is as `ends` says. */
+function stepEnds(name, options, ends, spec = {}, runs = RUNS) {
+  test(name, { timeout: TIMEOUT }, async () => {
+    const engine = new Engine({ keepFinished: 10 });
+    engine.register(step({ name: 'bad', ...options }));
+    const flow = workflow('flow', { engine, ...spec }).then('bad');
+    await often(async () => {
+      if (ends instanceof RegExp) await assert.rejects(flow.run('go'), (error) => ends.test(error.code));
+      else ends(await flow.run('go'));
+    }, runs);
+    await engine.close();
+  });
+}
+
+stepEnds('a step that throws', { execute: () => { throw new Error('no'); } }, /^step_failed$/);
+stepEnds('a step that rejects with what is no error', { execute: async () => { throw Object.create(null); } }, /^step_failed$/);
+stepEnds('a step that throws a proxy that throws', {
+  execute: () => {
+    throw new Proxy({}, { get() { throw new Error('from the proxy'); }, getPrototypeOf() { throw new Error('again'); } });
+  },
+}, /^step_failed$/);
+stepEnds('a step whose answer is no JSON', { execute: () => circular }, /^step_result_invalid$/);
+stepEnds('a step that answers a function', { execute: () => () => {} }, /^step_result_invalid$/);
+// Its promise may be collected before its time is over.
+stepEnds('a step that never answers', { timeoutMs: 1, execute: () => new Promise(() => {}) }, /^step_(timeout|unanswered)$/, {}, Math.min(RUNS, 1000));
+stepEnds('a step that answers twice', {
+  onCall: (_, answer) => {
+    answer.resolve('first');
+    for (const again of [() => answer.resolve('second'), () => answer.reply({ bail: 3 }), () => answer.reject(new Error('third'))]) {
+      assert.throws(again, (error) => ['already_answered', 'handle_closed'].includes(error.code));
+    }
+  },
+}, (result) => assert.equal(result.object, 'first'));
+stepEnds('a step that replies what is no reply', {
+  onCall: (_, answer) => {
+    assert.throws(() => answer.reply({ bail: 1, colour: 'red' }), (error) => error.code === 'argument_invalid');
+    answer.reply({ bail: 'enough' });
+  },
+}, (result) => assert.deepEqual([result.status, result.object], ['bailed', 'enough']));
+stepEnds('a step that answers 100 MB', { execute: () => 'x'.repeat(100_000_000) }, /^result_too_large$/, {}, 2);
+
+test('a step that answers after it was cancelled', { timeout: TIMEOUT }, async () => {
+  const engine = new Engine({ keepFinished: 2 * AT_ONCE });
+  const calls = new Map();
+  engine.register(step({ name: 'bad', onCall: (runId, answer) => calls.get(runId)(answer) }));
+  const flow = workflow('flow', { engine }).then('bad');
+  await often(async (number) => {
+    const control = new AbortController();
+    const called = new Promise((resolve) => calls.set(number, resolve));
+    const run = flow.run(number, { signal: control.signal, runId: `r${number}` });
+    const answer = await called;
+    calls.delete(number);
+    control.abort(new Error('enough'));
+    await assert.rejects(run, /enough/);
+    assert.equal((await engine.result(`r${number}`)).status, 'cancelled');
+    assert.throws(() => answer.resolve(1), (error) => error.code === 'handle_closed');
+  }, Math.min(RUNS, 2000));
+  await engine.close();
+});

@@ -515,3 +515,127 @@ def test_a_forked_child_is_told(small: Engine, runs: int) -> None:
 
     repeat(small, runs, fork)
     check(once(), "ok", "fine")
+
+
+# --- Steps of workflows -----------------------------------------------------------------------------------------------
+
+
+def one_step(
+    engine: Engine, handler: Callable[[Call, Answer], Any], place: str = "pool", **spec: Any
+) -> Callable[[], Any]:
+    """A step given as it is to the engine; what its run came to, or the code of why it failed."""
+    engine._native.register_step("bad", handler, place)
+    engine.register_workflow({"name": "flow", "steps": [{"id": "a", "run": {"step": "bad"}, **spec}]})
+
+    def once() -> Any:
+        try:
+            return engine.run({"workflow": "flow", "input": "go"}).object
+        except LomusaiError as error:
+            return error.code
+
+    return once
+
+
+def equal(found: Any, wanted: Any) -> None:
+    assert found == wanted
+
+
+@pytest.mark.parametrize("place", ["pool", "async"])
+def test_a_step_that_raises(small: Engine, runs: int, place: str) -> None:
+    def bad(call: Call, answer: Answer) -> None:
+        raise ValueError("no")
+
+    async def bad_async(call: Call, answer: Answer) -> None:
+        raise ValueError("no")
+
+    once = one_step(small, bad if place == "pool" else bad_async, place)
+    repeat(small, runs, lambda: equal(once(), "step_failed"))
+
+
+def test_a_step_that_lets_go_unanswered(small: Engine, runs: int) -> None:
+    once = one_step(small, lambda call, answer: None)
+    repeat(small, runs, lambda: equal(once(), "step_unanswered"))
+
+
+def test_a_step_that_answers_twice(small: Engine, runs: int) -> None:
+    codes: set[str] = set()
+
+    def bad(call: Call, answer: Answer) -> None:
+        answer.resolve("first")
+        for again in (lambda: answer.resolve(2), lambda: answer.reply({"bail": 3}), lambda: answer.suspend(None)):
+            try:
+                again()
+            except LomusaiError as error:
+                codes.add(error.code)
+
+    once = one_step(small, bad)
+    repeat(small, runs, lambda: equal(once(), "first"))
+    assert codes <= {"already_answered", "handle_closed"}
+
+
+def test_a_step_whose_answer_is_no_json(small: Engine, runs: int) -> None:
+    flow = lomusai.workflow("flow", engine=small).then(lambda value: object())
+
+    def once() -> None:
+        with pytest.raises(LomusaiError) as raised:
+            flow.run()
+        assert raised.value.code == "step_result_invalid"
+
+    repeat(small, runs, once)
+
+
+def test_a_step_whose_reply_is_none(small: Engine, runs: int) -> None:
+    codes: set[str] = set()
+
+    def bad(call: Call, answer: Answer) -> None:
+        for reply in ([1], {"bail": 1, "colour": "red"}, "x"):
+            with pytest.raises(LomusaiError) as raised:
+                answer.reply(reply)
+            codes.add(raised.value.code)
+        answer.resolve("on")
+
+    once = one_step(small, bad)
+    repeat(small, runs // 5, lambda: equal(once(), "on"))
+    assert codes == {"argument_invalid"}
+
+
+def test_a_step_that_answers_100_mb(small: Engine) -> None:
+    once = one_step(small, lambda call, answer: answer.resolve("x" * 100_000_000))
+    equal(once(), "result_too_large")
+
+
+def test_a_step_that_never_answers_and_does_later(small: Engine, runs: int) -> None:
+    kept: list[Answer] = []
+    once = one_step(small, lambda call, answer: kept.append(answer), timeout_ms=2)
+
+    def late() -> None:
+        equal(once(), "step_timeout")
+        # The call may only come when the run is over.
+        while kept:
+            with pytest.raises(LomusaiError) as raised:
+                kept.pop().resolve(1)
+            assert raised.value.code == "handle_closed"
+
+    repeat(small, runs // 20, late)
+
+
+def test_a_step_that_answers_after_its_run_was_cancelled(small: Engine, runs: int) -> None:
+    calls: list[Answer] = []
+    called = threading.Semaphore(0)
+
+    def keeps(call: Call, answer: Answer) -> None:
+        calls.append(answer)
+        called.release()
+
+    one_step(small, keeps)
+
+    def once() -> None:
+        stream = small.stream({"workflow": "flow"})
+        called.acquire()
+        stream.cancel()
+        assert stream.result().status == "cancelled"
+        with pytest.raises(LomusaiError) as raised:
+            calls.pop().resolve(1)
+        assert raised.value.code == "handle_closed"
+
+    repeat(small, runs // 5, once)

@@ -22,7 +22,11 @@ EXAMPLES = {
     "provider": ["POLLY WANTS SALT", "{'input': 3, 'output': 3}"],
     "stream": ["Salt |on |the |wind,", "message: assistant", "status: completed"],
     "approval": ["suspended ['pay']", "Ada has her money."],
-    "workflow": ["suspended ['boss']", "paying back 120 under the key refund-1/pay", "completed ['told Ada', 'told Bob']"],
+    "workflow": [
+        "suspended ['boss']",
+        "paying back 120 under the key refund-1/pay",
+        "completed ['told Ada', 'told Bob']",
+    ],
 }
 
 
@@ -42,6 +46,13 @@ def test_the_program_of_the_readme() -> None:
     assert found
     done = subprocess.run([sys.executable, "-c", found[1]], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "1 + 2 is 3.\n"), done.stderr
+
+
+def test_the_workflow_of_the_main_readme(tmp_path: Path) -> None:
+    program = re.findall(r"```python\n(.*?)```", ROOT.joinpath("README.md").read_text(), re.S)[1]
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "charged 80\n"), done.stderr
 
 
 def test_the_package_is_typed() -> None:

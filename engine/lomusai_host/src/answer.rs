@@ -11,7 +11,7 @@ use lomusai_wire::{ModelChunk, StepReply, ToolReply, codes};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use crate::{pool, read, write};
+use crate::{pool, read, read_object, write};
 
 /// A call as the host sees it.
 #[derive(Clone)]
@@ -175,7 +175,7 @@ impl Answer {
     /// As [`resolve`](Self::resolve).
     pub fn reply(&self, json: &str) -> Result<()> {
         if self.0.slot.kind == AnswerKind::Step {
-            let reply: StepReply = read(format_args!("the reply of `{}`", self.0.name), json)?;
+            let reply: StepReply = read_object(format_args!("the reply of `{}`", self.0.name), json)?;
             return self.settle(Ok(Reply::Step(reply)));
         }
         if self.0.slot.kind != AnswerKind::Tool {

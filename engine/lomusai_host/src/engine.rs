@@ -20,7 +20,7 @@ use crate::answer::AnswerKind;
 use crate::pool::{self, HostPool};
 use crate::process::Process;
 use crate::run::{HostObserver, HostRun};
-use crate::{Handler, ops, read};
+use crate::{Handler, ops, read, read_object};
 
 /// Where a callable is called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -196,7 +196,7 @@ impl HostEngine {
     /// # Errors
     /// `json_invalid`, `argument_invalid`, `name_invalid`, `spec_invalid`, `name_taken`.
     pub fn register_agent(&self, spec: &str) -> Result<()> {
-        self.engine()?.register_agent(read::<AgentSpec>("the agent's spec", spec)?)
+        self.engine()?.register_agent(read_object::<AgentSpec>("the agent's spec", spec)?)
     }
 
     /// Registers a workflow: its [`WorkflowSpec`] as JSON.
@@ -205,7 +205,7 @@ impl HostEngine {
     /// `json_invalid`, `argument_invalid`, `name_taken`, and what is wrong with the spec: `step_cycle`, `step_duplicate`,
     /// `step_reference_unknown`, `expression_invalid`, `schema_invalid`, `spec_invalid`, `name_invalid`.
     pub fn register_workflow(&self, spec: &str) -> Result<()> {
-        self.engine()?.register_workflow(read::<WorkflowSpec>("the workflow's spec", spec)?)
+        self.engine()?.register_workflow(read_object::<WorkflowSpec>("the workflow's spec", spec)?)
     }
 
     /// Registers a function that steps of workflows call. It is asked with the step's input and answers a value, or a

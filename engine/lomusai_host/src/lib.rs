@@ -51,6 +51,18 @@ pub fn read<T: DeserializeOwned>(what: impl Display, json: &str) -> Result<T> {
     })
 }
 
+/// As [`read`], where it must be an object: the fields of a struct would be taken from a list, too, by their places.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_object<T: DeserializeOwned>(what: impl Display, json: &str) -> Result<T> {
+    if json.trim_start().starts_with('[') {
+        read::<serde::de::IgnoredAny>(&what, json)?;
+        return Err(Error::new(codes::ARGUMENT_INVALID, format!("{what} cannot be read: it is a list, not an object")));
+    }
+    read(what, json)
+}
+
 pub(crate) fn write(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("what the engine says is JSON")
 }

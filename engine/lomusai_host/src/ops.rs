@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::run::HostResult;
-use crate::{read, write};
+use crate::{read, read_object, write};
 
 /// Every operation, its parameters and its answer.
 pub const OPERATIONS: &[(&str, &str, &str)] = &[
@@ -87,7 +87,7 @@ struct Events {
 /// # Errors
 /// `json_invalid`, `argument_invalid`, `spec_invalid`.
 pub fn draft_workflow(draft: &str) -> Result<String> {
-    Ok(write(&workflow::drafted(read::<WorkflowDraft>("the workflow's draft", draft)?)?))
+    Ok(write(&workflow::drafted(read_object::<WorkflowDraft>("the workflow's draft", draft)?)?))
 }
 
 /// Answers a question. See [`OPERATIONS`].

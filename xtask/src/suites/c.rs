@@ -42,6 +42,13 @@ const HOSTILE: &[&str] = &[
     "frees_the_run_unread",
     "a_forked_child_uses_the_engine",
     "null_everywhere",
+    "a_step_answers_twice",
+    "a_step_drops_unanswered",
+    "a_step_answers_invalid_json",
+    "a_step_fails_for_good",
+    "a_step_never_answers",
+    "a_step_answers_after_cancel",
+    "a_run_is_resumed_twice_at_once",
 ];
 
 pub(crate) fn run(shell: &Shell, report: &mut Report) -> Result<(), String> {

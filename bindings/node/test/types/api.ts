@@ -1,7 +1,7 @@
 // Checked by `tsc --strict`, never run: what must compile, and what must not.
 import { z } from 'zod';
 import {
-  Agent, Engine, LlmProvider, LomusaiError, ToolError, compatible, reply, scriptedModel, tool,
+  Agent, Engine, LlmProvider, LomusaiError, ToolError, compatible, expr, path, reply, scriptedModel, step, tool, workflow,
   type CallContext, type ModelChunk, type ModelRequest, type Result, type RunEvent,
 } from '../../index.mjs';
 
@@ -120,3 +120,50 @@ async function runs(): Promise<void> {
   void closing;
 }
 void runs;
+
+// Types go through a workflow: from a schema, from what a function returns, through foreach and map.
+const lookUp = step({
+  name: 'look_up',
+  inputSchema: z.object({ id: z.string() }),
+  outputSchema: z.object({ amounts: z.array(z.number()) }),
+  resumeSchema: z.boolean(),
+  suspendSchema: z.object({ sum: z.number() }),
+  execute: (input, ctx) => {
+    same<typeof input, { id: string }>();
+    same<typeof ctx.resumeData, boolean | undefined>();
+    // @ts-expect-error the payload must fit its schema
+    if (input.id === 'x') return ctx.suspend({ sum: 'x' });
+    if (input.id === 'y') return ctx.bail('enough');
+    return { amounts: [ctx.attempt] };
+  },
+});
+const double = step({ name: 'double', inputSchema: z.number(), execute: (n) => n * 2 });
+const flow = workflow('typed', { inputSchema: z.object({ id: z.string() }) })
+  .then(lookUp)
+  .map(({ amounts }) => amounts)
+  .foreach(double, { concurrency: 2 })
+  .map((doubled) => doubled.map(String));
+
+async function flows() {
+  const { object } = await flow.run({ id: '7' }, { runId: 'r', signal: AbortSignal.timeout(5) });
+  same<typeof object, string[] | undefined>();
+  // @ts-expect-error the input has another shape
+  await flow.run({ name: 7 });
+  const run: string = await flow.start({ id: '7' });
+  await flow.signal(run, 'paid', { sum: 3 });
+  const resumed: Result<string[]> = await flow.resume(run, true, { label: 'boss' });
+  for await (const event of flow.stream({ id: '7' })) if (event.type === 'run_finished') event.outcome;
+  workflow('graph')
+    .add(double, lookUp.after(double, 'x').when('steps.double > 1').takes(path('input')).needs('all').retried({ max: 2, delayMs: 5 }))
+    .branch([[(asked) => asked.input > 1, double], ['input', 'registered']])
+    .map({ a: path('steps.x'), b: [expr('1 + 1')] })
+    .waitFor('paid', { dataSchema: z.number() })
+    .sleep(5)
+    .sleepUntil(new Date())
+    .suspend({ label: 'boss', payload: { sum: path('input') } })
+    .bail('x', { when: 'input' });
+  // @ts-expect-error there is no such rule
+  double.needs('some');
+  return resumed;
+}
+void flows;

@@ -316,7 +316,7 @@ impl Workflow {
     }
 
     /// Steps in the style of dependencies: each comes after what it says by [`Part::after`], and after nothing else.
-    pub fn add(mut self, steps: impl IntoIterator<Item = Part>) -> Self {
+    pub fn steps(mut self, steps: impl IntoIterator<Item = Part>) -> Self {
         let steps = steps.into_iter().map(|step| self.step(step)).collect();
         self.link(Link::Steps(steps))
     }
