@@ -517,6 +517,11 @@ static void run_null(void) {
   CHECK(lomusai_engine_is_closed(NULL));
   FAILS(a, lomusai_engine_set_log(NULL, NULL, NULL, count_drop, ERR));
   FAILS(a, lomusai_register_tool(NULL, NULL, 0, 0, NULL, NULL, count_drop, ERR));
+  FAILS(a, lomusai_register_workflow(NULL, NULL, 0, ERR));
+  FAILS(a, lomusai_register_workflow(engine, NULL, 0, ERR));
+  FAILS(a, lomusai_register_step(NULL, NULL, 0, NULL, NULL, count_drop, ERR));
+  FAILS(a, lomusai_register_step(engine, NULL, 0, null_in_a_callback, NULL, count_drop, ERR));
+  FAILS(a, lomusai_register_step(engine, "s2", 0, NULL, NULL, count_drop, ERR));
   FAILS(a, lomusai_register_tool(engine, NULL, 0, 0, null_in_a_callback, NULL, count_drop, ERR));
   FAILS(a, lomusai_register_tool(engine, LIT("{\"name\":\"t2\"}"), 0xFFFFFFFF, null_in_a_callback, NULL, count_drop, ERR));
   FAILS(a, lomusai_register_function(engine, NULL, 0, null_in_a_callback, NULL, count_drop, ERR));

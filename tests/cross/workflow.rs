@@ -1,4 +1,5 @@
 //! A workflow that waits three times, in Rust. See tests/cross/README.md.
+#![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -139,6 +139,8 @@ fn typed(engine: &Engine, does: &str, args: &Value) -> Option<Result<()>> {
             lomusai::llm::Provider::new(kind.as_str()?, serde_json::from_value(Value::Object(config)).ok()?)
                 .and_then(|provider| engine.register_provider(name, provider))
         }
+        // Serde takes a struct's fields from a list, too.
+        "register_agent" | "register_workflow" if !args.is_object() => return None,
         "register_agent" => engine.register_agent(serde_json::from_value::<AgentSpec>(args.clone()).ok()?),
         "register_workflow" => engine.register_workflow(serde_json::from_value::<WorkflowSpec>(args.clone()).ok()?),
         "register_step" => engine.register_step(name, FnStep(|_, _| async { Ok(StepReply::output(Value::Null)) })),

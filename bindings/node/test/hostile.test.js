@@ -372,8 +372,7 @@ function threads() {
 function stepEnds(name, options, ends, spec = {}, runs = RUNS) {
   test(name, { timeout: TIMEOUT }, async () => {
     const engine = new Engine({ keepFinished: 10 });
-    engine.register(step({ name: 'bad', ...options }));
-    const flow = workflow('flow', { engine, ...spec }).then('bad');
+    const flow = workflow('flow', { engine, ...spec }).then(step({ name: 'bad', ...options }));
     await often(async () => {
       if (ends instanceof RegExp) await assert.rejects(flow.run('go'), (error) => ends.test(error.code));
       else ends(await flow.run('go'));

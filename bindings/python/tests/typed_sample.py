@@ -18,11 +18,15 @@ from lomusai import (
     ModelRequest,
     Result,
     ScriptedModel,
+    StepContext,
     Tool,
     ToolContext,
     ToolOutput,
     default_engine,
+    path,
+    step,
     tool,
+    workflow,
 )
 
 
@@ -100,3 +104,36 @@ async def ause() -> None:
             print(piece)
         print((await stream.aresult()).run_id)
     print(default_engine().runs(status=["failed", "cancelled"]))
+
+
+@step
+def look_up(order: dict[str, int]) -> City:
+    return City("Rome", order["people"])
+
+
+@step(retry=3, timeout=2.5)
+async def count(city: City, ctx: StepContext) -> list[int]:
+    if not ctx.is_resumed:
+        ctx.suspend({"sum": city.people}, label="boss")
+    ctx.set_state(asked=True)
+    return [city.people]
+
+
+@step
+def double(number: int) -> float:
+    return number * 2.0
+
+
+flow = workflow("census", input=dict[str, int]).then(look_up).then(count).foreach(double, concurrency=2)
+
+
+def use_flow() -> None:
+    result: Result[list[float]] = flow.run({"people": 3}, run_id="r")
+    total: float = sum(result.object)
+    print(total, flow.resume("r", True, label="boss").object, flow.spec["steps"])
+    flow.signal(flow.start({"people": 1}), "paid", 3)
+    graph = workflow("graph").add(look_up, count.after(look_up).when("steps.look_up.people > 1"), double.after("count"))
+    graph.branch([("input", double), (lambda asked: bool(asked["input"]), "registered")]).map({"x": path("input.y")})
+    for event in graph.stream():
+        if event["type"] == "run_finished":
+            print(event["outcome"])

@@ -8,12 +8,12 @@ from __future__ import annotations
 import datetime
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, Union, cast, overload
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, Union, cast, overload
 
 from . import _lomusai as native
 from ._agent import Agent
-from ._call import Bailed, StepContext, Suspended, is_async
+from ._call import Bailed, CallContext, StepContext, Suspended, is_async
 from ._engine import Engine, default_engine
 from ._run import Parse, Result, Stream, _resume
 from ._schema import Convert, Schema, Types, is_model
@@ -28,7 +28,7 @@ I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
 P = TypeVar("P")
 
-Condition: TypeAlias = Union[str, Callable[..., Any]]
+Condition: TypeAlias = Union[str, Callable[[dict[str, Any]], Any], Callable[[dict[str, Any], CallContext], Any]]
 """An expression such as `"steps.check.amount > 100"`, or a function that is asked with
 `{workflow, step, input, state, iteration?, output?}` and answers a boolean."""
 Retry: TypeAlias = Union[int, Mapping[str, int]]
@@ -274,8 +274,43 @@ class Step(Generic[I, O]):
             engine.register_step(name, self._handle, "pool")
 
 
+class Decorator(Protocol):
+    """Makes a step of a function: what `step` with options gives."""
+
+    @overload
+    def __call__(self, function: Callable[[I], Coroutine[Any, Any, O]], /) -> Step[I, O]: ...
+
+    @overload
+    def __call__(self, function: Callable[[I, StepContext], Coroutine[Any, Any, O]], /) -> Step[I, O]: ...
+
+    @overload
+    def __call__(self, function: Callable[[I], O], /) -> Step[I, O]: ...
+
+    @overload
+    def __call__(self, function: Callable[[I, StepContext], O], /) -> Step[I, O]: ...
+
+    @overload
+    def __call__(self, function: Callable[..., O], /) -> Step[Any, O]: ...
+
+
 @overload
-def step(function: Callable[..., Any], /) -> Step[Any, Any]: ...
+def step(function: Callable[[I], Coroutine[Any, Any, O]], /) -> Step[I, O]: ...
+
+
+@overload
+def step(function: Callable[[I, StepContext], Coroutine[Any, Any, O]], /) -> Step[I, O]: ...
+
+
+@overload
+def step(function: Callable[[I], O], /) -> Step[I, O]: ...
+
+
+@overload
+def step(function: Callable[[I, StepContext], O], /) -> Step[I, O]: ...
+
+
+@overload
+def step(function: Callable[..., O], /) -> Step[Any, O]: ...
 
 
 @overload
@@ -308,7 +343,7 @@ def step(
     resume: type[Any] | Mapping[str, Any] | None = None,
     description: str | None = None,
     metadata: Mapping[str, Any] | None = None,
-) -> Callable[[Callable[..., Any]], Step[Any, Any]]: ...
+) -> Decorator: ...
 
 
 def step(
@@ -815,17 +850,45 @@ class Workflow(Generic[I, O]):
         await self._ready().acancel(run_id, grace, reason)
 
 
+@overload
 def workflow(
     name: str,
     *,
     description: str | None = None,
-    input: type[I] | Mapping[str, Any] | None = None,
+    input: type[I],
     output: Any = None,
     retry: Retry | None = None,
     limits: Mapping[str, int] | None = None,
     metadata: Mapping[str, Any] | None = None,
     engine: Engine | None = None,
-) -> Workflow[I, Any]:
+) -> Workflow[I, I]: ...
+
+
+@overload
+def workflow(
+    name: str,
+    *,
+    description: str | None = None,
+    input: Mapping[str, Any] | None = None,
+    output: Any = None,
+    retry: Retry | None = None,
+    limits: Mapping[str, int] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    engine: Engine | None = None,
+) -> Workflow[Any, Any]: ...
+
+
+def workflow(
+    name: str,
+    *,
+    description: str | None = None,
+    input: Any = None,
+    output: Any = None,
+    retry: Retry | None = None,
+    limits: Mapping[str, int] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    engine: Engine | None = None,
+) -> Workflow[Any, Any]:
     """A workflow without steps, to be built: `workflow("refund").then(check).branch([…])`.
 
     Args:
@@ -846,7 +909,7 @@ def workflow(
         fields["output_schema"], parse = _typed(output, f"workflow `{name}`, `output`")
     if retry is not None:
         fields["retry"] = _retry(retry)
-    made = Workflow[I, Any](name, fields, engine)
+    made = Workflow[Any, Any](name, fields, engine)
     made._parse, made._output_given = parse, output is not None
     return made
 
