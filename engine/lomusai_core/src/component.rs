@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use lomusai_wire::{CallId, Context, EffectId, EventBody, RunId, StepReply};
+use lomusai_wire::{CallId, Context, EffectId, EventBody, LogLevel, RunId, StepReply};
 use serde_json::{Map, Value};
 
 use crate::cancel::CancelToken;
@@ -79,6 +79,11 @@ impl CallContext {
     pub fn custom(&self, name: impl Into<String>, data: Value, durable: bool) {
         let effect_id = Some(self.effect_id.clone());
         self.emit(EventBody::Custom { effect_id, name: name.into(), data, durable });
+    }
+
+    /// Tells the run's readers what is good to know, and changes nothing.
+    pub fn log(&self, level: LogLevel, message: impl Into<String>) {
+        self.emit(EventBody::Log { level, message: message.into() });
     }
 
     fn emit(&self, body: EventBody) {

@@ -13,12 +13,15 @@ fn raw(text: &str) -> RawJson {
     RawJson::parse(text).unwrap()
 }
 
-static SUBSETS: [&Subset; 9] = [
+static SUBSETS: [&Subset; 12] = [
     &subset::ALL,
     &subset::OBJECT,
     &subset::OPENAI,
     &subset::ANTHROPIC,
     &subset::GEMINI,
+    &subset::GEMINI_JSON,
+    &subset::XAI,
+    &subset::OLLAMA,
     &subset::MISTRAL,
     &subset::COHERE,
     &subset::BEDROCK,
@@ -139,6 +142,12 @@ fn complaints(provider: &Subset, schema: &Value) -> Vec<String> {
             "$schema",
             "patternProperties",
         ]
+    } else if std::ptr::eq(provider, &subset::GEMINI_JSON) {
+        &["allOf", "not", "if", "const", "pattern", "minLength", "uniqueItems", "exclusiveMinimum", "patternProperties"]
+    } else if std::ptr::eq(provider, &subset::XAI) {
+        &["allOf", "oneOf", "not", "minLength", "maxLength", "minItems", "maxItems", "minContains", "uniqueItems"]
+    } else if std::ptr::eq(provider, &subset::OLLAMA) {
+        &["$ref", "$defs", "definitions", "allOf", "oneOf", "const", "format", "pattern", "additionalProperties"]
     } else if std::ptr::eq(provider, &subset::COHERE) {
         &[
             "allOf",
@@ -187,7 +196,15 @@ fn complaints(provider: &Subset, schema: &Value) -> Vec<String> {
             found.push(format!("{name}: {place} has minItems {}", schema["minItems"]));
         }
     });
-    let rooted = [&subset::OBJECT, &subset::OPENAI, &subset::COHERE, &subset::BEDROCK, &subset::MISTRAL];
+    let rooted = [
+        &subset::OBJECT,
+        &subset::OPENAI,
+        &subset::XAI,
+        &subset::OLLAMA,
+        &subset::COHERE,
+        &subset::BEDROCK,
+        &subset::MISTRAL,
+    ];
     if rooted.iter().any(|s| std::ptr::eq(*s, provider))
         && (schema["type"] != "object" || schema.get("anyOf").is_some())
     {

@@ -76,7 +76,20 @@ impl Kind {
             },
             ("provider_rejected", Some(404)) => Some("Check the model's name and base_url".into()),
             ("provider_rejected", Some(413)) => Some("Send less".into()),
-            ("provider_response_invalid", _) => Some("Check that base_url is an address of this API".into()),
+            // What it was called with is what it says is wrong; only it knows more.
+            ("provider_rejected", _) => Some("Check the request against what this model takes".into()),
+            ("provider_response_invalid", _) if !error.message.contains("max_") => {
+                Some("Check that base_url is an address of this API".into())
+            }
+            ("provider_response_invalid", _) => Some("Raise that bound where so much is meant".into()),
+            ("provider_rate_limited", _) if !error.retryable => Some("Check the account at the provider".into()),
+            ("provider_rate_limited", _) => Some("Try again later, or name fallbacks".into()),
+            ("provider_failed", _) => Some("Try again; where it goes on, name fallbacks".into()),
+            ("provider_unreachable", _) => Some("Check base_url, the network and the proxy, and try again".into()),
+            ("stream_truncated", _) if !error.message.contains("try again") => Some("Try again".into()),
+            ("model_timeout", _) if error.message.contains("idle_ms") => {
+                Some("Raise it for models that think long".into())
+            }
             _ => None,
         }
     }
@@ -115,7 +128,7 @@ pub static KINDS: &[Kind] = &[
         needs_key: true,
         auth: Auth::Bearer,
         headers: &[],
-        wire: &crate::openai_responses::Responses,
+        wire: &crate::openai_responses::OPENAI,
         embeddings: Some(Embeddings::OpenAi { sized: true }),
     },
     #[cfg(feature = "openai")]
@@ -247,7 +260,7 @@ pub static KINDS: &[Kind] = &[
         needs_key: true,
         auth: Auth::Bearer,
         headers: &[],
-        wire: &crate::openai_responses::Responses,
+        wire: &crate::openai_responses::XAI,
         embeddings: None,
     },
     #[cfg(feature = "openrouter")]
@@ -271,7 +284,7 @@ pub static KINDS: &[Kind] = &[
         needs_key: true,
         auth: Auth::Header("api-key"),
         headers: &[],
-        wire: &crate::openai_responses::Responses,
+        wire: &crate::openai_responses::OPENAI,
         embeddings: Some(Embeddings::OpenAi { sized: true }),
     },
     #[cfg(feature = "azure")]

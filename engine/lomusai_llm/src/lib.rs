@@ -36,6 +36,8 @@ mod openai_chat;
 mod openai_responses;
 #[cfg(feature = "_http")]
 mod provider;
+#[cfg(feature = "_http")]
+mod question;
 // For the recorded traffic, which is replayed without a network. Not part of the API.
 #[cfg(feature = "_http")]
 #[doc(hidden)]

@@ -22,8 +22,8 @@ pub(crate) fn is_text(media_type: &str) -> bool {
 /// A file of text, as text under its name.
 pub(crate) fn text(source: &Source, media_type: &str, name: Option<&str>) -> Option<String> {
     let Source::Data(data) = source else { return None };
-    let text =
-        STANDARD.decode(data).ok().filter(|_| is_text(media_type)).and_then(|bytes| String::from_utf8(bytes).ok())?;
+    let bytes = if is_text(media_type) { STANDARD.decode(data).ok()? } else { return None };
+    let text = String::from_utf8(bytes).ok()?;
     Some(name.map_or(text.clone(), |name| format!("{name}:\n{text}")))
 }
 

@@ -10,7 +10,7 @@ use lomusai_core::component::CallContext;
 use lomusai_core::llm::{LlmProvider, ModelStream};
 use lomusai_core::transcript::Accepts;
 use lomusai_core::{BoxFuture, Error, Result};
-use lomusai_wire::{ModelChunk, ModelRequest};
+use lomusai_wire::{LogLevel, ModelChunk, ModelRequest};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::ProviderConfig;
@@ -18,6 +18,7 @@ use crate::http::complaint;
 use crate::http::decoder::Decoder;
 use crate::http::endpoint::{Endpoint, Reply};
 use crate::kinds::Kind;
+use crate::question::{Fitter, Question};
 
 /// Once the model has said why it stopped, only its usage is still to come: not worth a longer wait.
 const AFTER_FINISH: Duration = Duration::from_secs(5);
@@ -67,6 +68,7 @@ pub struct Provider {
     model: String,
     stream: bool,
     max_event_bytes: usize,
+    fitter: Fitter,
 }
 
 impl Provider {
@@ -82,6 +84,7 @@ impl Provider {
             model: config.model.unwrap_or_default(),
             stream: config.stream,
             max_event_bytes: config.max_event_bytes,
+            fitter: Fitter::default(),
         })
     }
 
@@ -121,7 +124,12 @@ impl Provider {
         request: &ModelRequest,
         model: &str,
     ) -> Result<(Reply, Option<String>)> {
-        let post = self.kind.wire.post(self.kind.name, request, model, self.stream)?;
+        let wire = self.kind.wire;
+        let question = Question::new(self.kind.name, model, self.stream, request, wire.schemas(model), &self.fitter);
+        let post = wire.post(&question)?;
+        for loss in question.losses() {
+            context.log(LogLevel::Info, loss);
+        }
         let reply = self.endpoint.post(post, &context.cancel).await?;
         if !(200..300).contains(&reply.status()) {
             return Err(complaint::of_reply(reply).await);

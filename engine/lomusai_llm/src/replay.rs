@@ -5,6 +5,7 @@ use lomusai_wire::ModelRequest;
 
 pub use crate::http::decoder::Decoder;
 use crate::kinds::Kind;
+use crate::question::{Fitter, Question};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// What decodes an answer of this kind of provider.
@@ -22,7 +23,9 @@ pub fn decoder(kind: &str, bytes_max: usize) -> Result<Decoder> {
 /// `provider_unknown`, and what the wire says of the request.
 pub fn body(kind: &str, request: &ModelRequest, stream: bool) -> Result<Vec<u8>> {
     let kind = Kind::named(kind)?;
-    Ok(kind.wire.post(kind.name, request, &request.model, stream)?.body)
+    let (model, fitter) = (request.model.as_str(), Fitter::default());
+    let question = Question::new(kind.name, model, stream, request, kind.wire.schemas(model), &fitter);
+    Ok(kind.wire.post(&question)?.body)
 }
 
 /// The error that an answer of this status is.

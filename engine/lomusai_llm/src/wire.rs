@@ -11,11 +11,15 @@ use serde_json::{Map, Value};
 
 use crate::http::failure::{self, nonsense};
 use crate::kinds::KINDS;
+use crate::question::{Question, Schemas};
 
 /// A protocol of a provider, as one provider speaks it. It does no I/O.
 pub(crate) trait Wire: Debug + Send + Sync {
-    /// A request in the provider's words. `name` is the provider's, `stream` whether the answer is to come in pieces.
-    fn post(&self, name: &'static str, request: &ModelRequest, model: &str, stream: bool) -> Result<Post>;
+    /// How it takes schemas when it is asked for this model.
+    fn schemas(&'static self, model: &str) -> &'static Schemas;
+
+    /// A question in the provider's words.
+    fn post(&self, question: &Question<'_>) -> Result<Post>;
 
     /// What understands one answer.
     fn fold(&self, name: &'static str) -> Box<dyn Fold>;

@@ -147,7 +147,7 @@ impl ModelCall {
         Arc::make_mut(request).messages = messages;
         for change in changes {
             let message = format!("for `{}`: {change}", self.component);
-            self.live.publisher.try_transient(EventBody::Log { level: LogLevel::Info, message });
+            self.live.publisher.advise(LogLevel::Info, message);
         }
     }
 

@@ -177,10 +177,12 @@ fn emitter(live: &Arc<Live>) -> Emit {
     let live = Arc::downgrade(live);
     Arc::new(move |body: EventBody| {
         let Some(live) = live.upgrade() else { return };
-        if body.is_durable() {
-            let _ = live.inbox.send(Box::new(Msg::Emit(body)));
-        } else {
-            live.publisher.try_transient(body);
+        match body {
+            EventBody::Log { level, message } => live.publisher.advise(level, message),
+            body if body.is_durable() => {
+                let _ = live.inbox.send(Box::new(Msg::Emit(body)));
+            }
+            body => live.publisher.try_transient(body),
         }
     })
 }

@@ -1,11 +1,12 @@
 //! Numbers a run's events and gives them to whoever reads: one primary reader with back-pressure, any number of observers that may lag.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use lomusai_core::cancel::CancelToken;
 use lomusai_core::seam::Clock;
 use lomusai_core::sync::Mutex;
-use lomusai_wire::{Event, EventBody, RunId};
+use lomusai_wire::{Event, EventBody, LogLevel, RunId};
 use tokio::sync::broadcast;
 
 use crate::queue::EventQueue;
@@ -21,6 +22,8 @@ pub(crate) struct Publisher {
     /// Whether others need the run too, so that its reader must not stall it.
     detached: bool,
     observers: Mutex<Option<broadcast::Sender<Arc<Event>>>>,
+    /// What the readers were told already and need not hear at each step.
+    advice: Mutex<HashSet<String>>,
     cancelled: CancelToken,
 }
 
@@ -40,7 +43,8 @@ impl Publisher {
         cancelled: CancelToken,
     ) -> Self {
         let place = Mutex::new(Place { seq, sub: 0 });
-        Self { run_id, clock, place, primary, detached, observers: Mutex::new(None), cancelled }
+        let (observers, advice) = (Mutex::new(None), Mutex::default());
+        Self { run_id, clock, place, primary, detached, observers, advice, cancelled }
     }
 
     pub(crate) fn is_detached(&self) -> bool {
@@ -93,6 +97,13 @@ impl Publisher {
         self.observe(&event);
         if let Some(queue) = &self.primary {
             queue.try_push(&event);
+        }
+    }
+
+    /// Tells the readers something that is true for the whole run, once.
+    pub(crate) fn advise(&self, level: LogLevel, message: String) {
+        if self.is_read() && self.advice.lock().insert(message.clone()) {
+            self.try_transient(EventBody::Log { level, message });
         }
     }
 

@@ -1,5 +1,7 @@
 //! JSON Schemas, compiled once and asked often, and what each provider takes of them.
 
+mod compiler;
+mod nulls;
 pub mod subset;
 mod tree;
 

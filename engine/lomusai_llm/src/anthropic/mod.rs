@@ -4,17 +4,26 @@ mod request;
 mod response;
 
 use lomusai_core::Result;
-use lomusai_wire::ModelRequest;
+use lomusai_core::schema::subset;
 
+use crate::question::{Question, Rule, Schemas};
 use crate::wire::{Fold, Post, Wire};
 
 /// The wire.
 #[derive(Debug)]
 pub(crate) struct Messages;
 
+/// Tools are told only: each enforced one makes a grammar, and a request with too many of them is refused, at a size that is not documented.
+/// <https://docs.claude.com/en/docs/build-with-claude/structured-outputs>
+static SCHEMAS: Schemas = Schemas { tools: Rule::Told(&subset::OBJECT), output: Rule::Enforced(&subset::ANTHROPIC) };
+
 impl Wire for Messages {
-    fn post(&self, name: &'static str, request: &ModelRequest, model: &str, stream: bool) -> Result<Post> {
-        let body = request::body(name, request, model, stream)?;
+    fn schemas(&'static self, _model: &str) -> &'static Schemas {
+        &SCHEMAS
+    }
+
+    fn post(&self, question: &Question<'_>) -> Result<Post> {
+        let body = request::body(question)?;
         Ok(Post { path: vec!["v1".into(), "messages".into()], query: &[], body })
     }
 

@@ -1,21 +1,25 @@
 //! A request in the words of the Messages API: instructions beside the conversation, turns that alternate, results first in the turn that
 //! follows their calls.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lomusai_core::Result;
-use lomusai_wire::{Message, ModelRequest, Part, Role, Source, ToolChoice, ToolResult, ToolStatus};
+use lomusai_wire::{Message, Part, Role, Source, ToolChoice, ToolResult, ToolStatus};
 use serde_json::{Value, json};
 
 use crate::ids::{IdRule, WireIds};
 use crate::json::{Json, Object};
 use crate::media;
+use crate::question::Question;
 use crate::wire::{extra, is_foreign};
 
 /// The body to post.
-pub(super) fn body(name: &str, request: &ModelRequest, model: &str, stream: bool) -> Result<Vec<u8>> {
+pub(super) fn body(question: &Question<'_>) -> Result<Vec<u8>> {
+    let (request, model) = (question.request, question.model);
     let settings = &request.settings;
-    let (system, messages) = Writer::new(name).conversation(request);
+    let (system, messages) = Writer::new(question.name).conversation(question.messages());
     let mut body = Object::new().with("model", model);
     body.set("max_tokens", settings.max_output_tokens.unwrap_or_else(|| max_tokens(model)));
     if !system.is_empty() {
@@ -23,10 +27,10 @@ pub(super) fn body(name: &str, request: &ModelRequest, model: &str, stream: bool
     }
     body.set("messages", messages);
     if !request.tools.is_empty() {
-        let tools = request.tools.iter().map(|tool| {
+        let tools = question.tools().map(|(tool, fitted)| {
             let mut wire = Object::new().with("name", tool.name.as_str());
             wire.optional("description", Some(tool.description.as_str()).filter(|text| !text.is_empty()));
-            wire.with("input_schema", &tool.input_schema)
+            wire.with("input_schema", &fitted.schema)
         });
         body.set("tools", tools.collect::<Vec<_>>());
         body.optional("tool_choice", tool_choice(&request.tool_choice));
@@ -37,12 +41,12 @@ pub(super) fn body(name: &str, request: &ModelRequest, model: &str, stream: bool
     if !settings.stop_sequences.is_empty() {
         body.set("stop_sequences", settings.stop_sequences.as_slice());
     }
-    if let Some(output) = &request.output {
+    if let Some(output) = &question.output {
         let format = Object::new().with("type", "json_schema").with("schema", &output.schema);
         body.set("output_config", Object::new().with("format", format));
     }
-    body.set("stream", stream);
-    if let Some(extra) = extra(request, name)? {
+    body.set("stream", question.stream);
+    if let Some(extra) = extra(request, question.name)? {
         body.merge(extra);
     }
     Json::from(body).to_bytes()
@@ -85,9 +89,9 @@ impl<'a> Writer<'a> {
         Self { name, ids: WireIds::new(IdRule::Plain), turns: Vec::new() }
     }
 
-    fn conversation(mut self, request: &'a ModelRequest) -> (Vec<Json<'a>>, Json<'a>) {
+    fn conversation(mut self, messages: impl Iterator<Item = &'a Arc<Message>>) -> (Vec<Json<'a>>, Json<'a>) {
         let mut system = Vec::new();
-        for message in &request.messages {
+        for message in messages {
             match message.role {
                 // The API has one place for instructions.
                 Role::System => self.blocks(message, &mut system),

@@ -1,18 +1,22 @@
 //! A request in the words of the Converse API: turns that alternate, results first in the turn that follows their calls.
 
+use std::sync::Arc;
+
 use lomusai_core::Result;
-use lomusai_wire::{Message, ModelRequest, Part, Role, Source, ToolChoice, ToolResult, ToolStatus};
+use lomusai_wire::{Message, Part, Role, Source, ToolChoice, ToolResult, ToolStatus};
 use serde_json::{Value, json};
 
 use crate::ids::{IdRule, WireIds};
 use crate::json::{Json, Object};
 use crate::media;
+use crate::question::Question;
 use crate::wire::{extra, is_foreign};
 
 /// The body to post.
-pub(super) fn body(name: &str, request: &ModelRequest) -> Result<Vec<u8>> {
+pub(super) fn body(question: &Question<'_>) -> Result<Vec<u8>> {
+    let request = question.request;
     let settings = &request.settings;
-    let (system, messages) = Writer::new(name).conversation(request);
+    let (system, messages) = Writer::new(question.name).conversation(question.messages());
     let mut body = Object::new().with("messages", messages);
     if !system.is_empty() {
         body.set("system", system);
@@ -30,26 +34,24 @@ pub(super) fn body(name: &str, request: &ModelRequest) -> Result<Vec<u8>> {
     // The API has no word for it: without tools there is none to call. But a conversation with calls in it needs them declared.
     let spoken = request.messages.iter().any(|message| message.tool_calls().next().is_some());
     if !request.tools.is_empty() && (request.tool_choice != ToolChoice::None || spoken) {
-        let tools = request.tools.iter().map(|tool| {
+        let tools = question.tools().map(|(tool, fitted)| {
             let mut spec = Object::new().with("name", tool.name.as_str());
             spec.optional("description", Some(tool.description.as_str()).filter(|text| !text.is_empty()));
-            spec.set("inputSchema", Object::new().with("json", &tool.input_schema));
+            spec.set("inputSchema", Object::new().with("json", &fitted.schema));
             Object::new().with("toolSpec", spec)
         });
         let mut config = Object::new().with("tools", tools.collect::<Vec<_>>());
         config.optional("toolChoice", tool_choice(&request.tool_choice));
         body.set("toolConfig", config);
     }
-    if let Some(output) = &request.output {
+    if let Some(output) = &question.output {
         // The schema goes as text here.
-        let schema = Object::new()
-            .with("schema", output.schema.as_str())
-            .with("name", output.name.as_deref().unwrap_or("output"));
+        let schema = Object::new().with("schema", output.schema.as_str()).with("name", question.output_name());
         let format =
             Object::new().with("type", "json_schema").with("structure", Object::new().with("jsonSchema", schema));
         body.set("outputConfig", Object::new().with("textFormat", format));
     }
-    if let Some(extra) = extra(request, name)? {
+    if let Some(extra) = extra(request, question.name)? {
         body.merge(extra);
     }
     Json::from(body).to_bytes()
@@ -83,9 +85,9 @@ impl<'a> Writer<'a> {
         Self { name, ids: WireIds::new(IdRule::Plain), turns: Vec::new(), documents: 0 }
     }
 
-    fn conversation(mut self, request: &'a ModelRequest) -> (Vec<Json<'a>>, Json<'a>) {
+    fn conversation(mut self, messages: impl Iterator<Item = &'a Arc<Message>>) -> (Vec<Json<'a>>, Json<'a>) {
         let mut system = Vec::new();
-        for message in &request.messages {
+        for message in messages {
             match message.role {
                 Role::System => {
                     for part in &message.parts {

@@ -4,17 +4,26 @@ mod request;
 mod response;
 
 use lomusai_core::Result;
-use lomusai_wire::ModelRequest;
+use lomusai_core::schema::subset;
 
+use crate::question::{Question, Rule, Schemas};
 use crate::wire::{Fold, Post, Wire};
 
 /// The wire.
 #[derive(Debug)]
 pub(crate) struct Chat;
 
+/// Tools are told only: `strict_tools` holds for all tools of a request at once, and refuses those without a required argument.
+/// <https://docs.cohere.com/docs/structured-outputs>
+static SCHEMAS: Schemas = Schemas { tools: Rule::Told(&subset::OBJECT), output: Rule::Enforced(&subset::COHERE) };
+
 impl Wire for Chat {
-    fn post(&self, name: &'static str, request: &ModelRequest, model: &str, stream: bool) -> Result<Post> {
-        let body = request::body(name, request, model, stream)?;
+    fn schemas(&'static self, _model: &str) -> &'static Schemas {
+        &SCHEMAS
+    }
+
+    fn post(&self, question: &Question<'_>) -> Result<Post> {
+        let body = request::body(question)?;
         Ok(Post { path: vec!["v2".into(), "chat".into()], query: &[], body })
     }
 

@@ -1,24 +1,30 @@
 //! A request in the words of Cohere's chat API.
 
+use std::sync::Arc;
+
 use lomusai_core::Result;
-use lomusai_wire::{Message, ModelRequest, Part, Role, Source, ToolChoice};
+use lomusai_wire::{Message, Part, Role, Source, ToolChoice};
 use serde_json::Value;
 
 use crate::ids::{IdRule, WireIds};
 use crate::json::{Json, Object};
 use crate::media;
+use crate::question::Question;
 use crate::wire::{extra, is_foreign};
 
 /// The body to post.
-pub(super) fn body(name: &str, request: &ModelRequest, model: &str, stream: bool) -> Result<Vec<u8>> {
+pub(super) fn body(question: &Question<'_>) -> Result<Vec<u8>> {
+    let request = question.request;
     let settings = &request.settings;
-    let mut body = Object::new().with("model", model).with("messages", Writer::new(name).conversation(request));
+    let messages = Writer::new(question.name).conversation(question.messages());
+    let mut body = Object::new().with("model", question.model).with("messages", messages);
     // A single tool cannot be forced, but it can be the only one.
     let forced = if let ToolChoice::Tool(name) = &request.tool_choice { Some(name) } else { None };
-    let tools = request.tools.iter().filter(|tool| forced.is_none_or(|name| *name == tool.name)).map(|tool| {
+    let shown = question.tools().filter(|(tool, _)| forced.is_none_or(|name| *name == tool.name));
+    let tools = shown.map(|(tool, fitted)| {
         let mut function = Object::new().with("name", tool.name.as_str());
         function.optional("description", Some(tool.description.as_str()).filter(|text| !text.is_empty()));
-        function.set("parameters", &tool.input_schema);
+        function.set("parameters", &fitted.schema);
         Object::new().with("type", "function").with("function", function)
     });
     let tools = tools.collect::<Vec<_>>();
@@ -44,11 +50,11 @@ pub(super) fn body(name: &str, request: &ModelRequest, model: &str, stream: bool
     body.optional("presence_penalty", settings.presence_penalty);
     body.optional("frequency_penalty", settings.frequency_penalty);
     body.optional("seed", settings.seed);
-    if let Some(output) = &request.output {
+    if let Some(output) = &question.output {
         body.set("response_format", Object::new().with("type", "json_object").with("json_schema", &output.schema));
     }
-    body.set("stream", stream);
-    if let Some(extra) = extra(request, name)? {
+    body.set("stream", question.stream);
+    if let Some(extra) = extra(request, question.name)? {
         body.merge(extra);
     }
     Json::from(body).to_bytes()
@@ -65,8 +71,8 @@ impl<'a> Writer<'a> {
         Self { name, ids: WireIds::new(IdRule::Any), messages: Vec::new() }
     }
 
-    fn conversation(mut self, request: &'a ModelRequest) -> Json<'a> {
-        for message in &request.messages {
+    fn conversation(mut self, messages: impl Iterator<Item = &'a Arc<Message>>) -> Json<'a> {
+        for message in messages {
             match message.role {
                 Role::System => {
                     let text = message.text();

@@ -5,17 +5,26 @@ mod request;
 mod response;
 
 use lomusai_core::Result;
-use lomusai_wire::ModelRequest;
+use lomusai_core::schema::subset;
 
+use crate::question::{Question, Rule, Schemas};
 use crate::wire::{Fold, Post, Wire};
 
 /// The wire.
 #[derive(Debug)]
 pub(crate) struct GenerateContent;
 
+static SCHEMAS: Schemas =
+    Schemas { tools: Rule::Told(&subset::GEMINI_JSON), output: Rule::Enforced(&subset::GEMINI_JSON) };
+
 impl Wire for GenerateContent {
-    fn post(&self, name: &'static str, request: &ModelRequest, model: &str, stream: bool) -> Result<Post> {
-        let body = request::body(name, request, model)?;
+    fn schemas(&'static self, _model: &str) -> &'static Schemas {
+        &SCHEMAS
+    }
+
+    fn post(&self, question: &Question<'_>) -> Result<Post> {
+        let body = request::body(question)?;
+        let (model, stream) = (question.model, question.stream);
         let method = if stream { "streamGenerateContent" } else { "generateContent" };
         // A tuned model has its own collection.
         let full = if model.contains('/') { model.to_owned() } else { format!("models/{model}") };

@@ -1,11 +1,14 @@
 //! A request in the words of `generateContent`: contents of parts, the results of parallel calls together and in the order of the calls.
 
+use std::sync::Arc;
+
 use lomusai_core::Result;
-use lomusai_wire::{Message, ModelRequest, Part, Role, Source, ToolCall, ToolChoice, ToolResult, ToolStatus};
+use lomusai_wire::{Message, Part, Role, Source, ToolCall, ToolChoice, ToolResult, ToolStatus};
 use serde_json::{Value, json};
 
 use crate::json::{Json, Object};
 use crate::media;
+use crate::question::Question;
 use crate::wire::{extra, is_foreign};
 
 /// Stands for the signature of a call that another model made.
@@ -13,18 +16,19 @@ use crate::wire::{extra, is_foreign};
 const NO_SIGNATURE: &str = "skip_thought_signature_validator";
 
 /// The body to post.
-pub(super) fn body(name: &str, request: &ModelRequest, model: &str) -> Result<Vec<u8>> {
+pub(super) fn body(question: &Question<'_>) -> Result<Vec<u8>> {
+    let request = question.request;
     let settings = &request.settings;
-    let (system, contents) = Writer::new(name, model).conversation(request);
+    let (system, contents) = Writer::new(question.name, question.model).conversation(question.messages());
     let mut body = Object::new().with("contents", contents);
     if !system.is_empty() {
         body.set("systemInstruction", Object::new().with("parts", system));
     }
     if !request.tools.is_empty() {
-        let tools = request.tools.iter().map(|tool| {
+        let tools = question.tools().map(|(tool, fitted)| {
             let declared =
                 Object::new().with("name", tool.name.as_str()).with("description", tool.description.as_str());
-            declared.with("parametersJsonSchema", &tool.input_schema)
+            declared.with("parametersJsonSchema", &fitted.schema)
         });
         let declarations = tools.collect::<Vec<_>>();
         body.set("tools", vec![Object::new().with("functionDeclarations", declarations)]);
@@ -43,14 +47,14 @@ pub(super) fn body(name: &str, request: &ModelRequest, model: &str) -> Result<Ve
     generation.optional("presencePenalty", settings.presence_penalty);
     generation.optional("frequencyPenalty", settings.frequency_penalty);
     generation.optional("seed", settings.seed);
-    if let Some(output) = &request.output {
+    if let Some(output) = &question.output {
         generation.set("responseMimeType", "application/json");
         generation.set("responseJsonSchema", &output.schema);
     }
     if !generation.is_empty() {
         body.set("generationConfig", generation);
     }
-    if let Some(extra) = extra(request, name)? {
+    if let Some(extra) = extra(request, question.name)? {
         body.merge(extra);
     }
     Json::from(body).to_bytes()
@@ -83,9 +87,9 @@ impl<'a> Writer<'a> {
         Self { name, wants_signatures, contents: Vec::new(), calls: Vec::new(), results: Vec::new(), foreign: false }
     }
 
-    fn conversation(mut self, request: &'a ModelRequest) -> (Vec<Json<'a>>, Json<'a>) {
+    fn conversation(mut self, messages: impl Iterator<Item = &'a Arc<Message>>) -> (Vec<Json<'a>>, Json<'a>) {
         let mut system = Vec::new();
-        for message in &request.messages {
+        for message in messages {
             match message.role {
                 // The API has one place for instructions.
                 Role::System => {

@@ -4,17 +4,24 @@ mod request;
 mod response;
 
 use lomusai_core::Result;
-use lomusai_wire::ModelRequest;
+use lomusai_core::schema::subset;
 
+use crate::question::{Question, Rule, Schemas};
 use crate::wire::{Fold, Post, Wire};
 
 /// The wire.
 #[derive(Debug)]
 pub(crate) struct Chat;
 
+static SCHEMAS: Schemas = Schemas { tools: Rule::Told(&subset::OLLAMA), output: Rule::Enforced(&subset::LLAMA) };
+
 impl Wire for Chat {
-    fn post(&self, name: &'static str, request: &ModelRequest, model: &str, stream: bool) -> Result<Post> {
-        let body = request::body(name, request, model, stream)?;
+    fn schemas(&'static self, _model: &str) -> &'static Schemas {
+        &SCHEMAS
+    }
+
+    fn post(&self, question: &Question<'_>) -> Result<Post> {
+        let body = request::body(question)?;
         Ok(Post { path: vec!["api".into(), "chat".into()], query: &[], body })
     }
 

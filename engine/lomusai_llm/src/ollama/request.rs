@@ -1,34 +1,36 @@
 //! A request in the words of Ollama's chat API, which knows a result by its place and its tool's name.
 
 use lomusai_core::Result;
-use lomusai_wire::{Message, ModelRequest, Part, Role, Source, ToolChoice};
+use lomusai_wire::{Message, Part, Role, Source, ToolChoice};
 use serde_json::Value;
 
 use crate::json::{Json, Object};
 use crate::media;
+use crate::question::Question;
 use crate::wire::{extra, is_foreign};
 
 /// The body to post.
-pub(super) fn body(name: &str, request: &ModelRequest, model: &str, stream: bool) -> Result<Vec<u8>> {
+pub(super) fn body(question: &Question<'_>) -> Result<Vec<u8>> {
+    let request = question.request;
     let settings = &request.settings;
-    let messages = request.messages.iter().flat_map(|message| messages(name, message)).collect::<Vec<_>>();
-    let mut body = Object::new().with("model", model).with("messages", messages);
+    let messages = question.messages().flat_map(|message| messages(question.name, message)).collect::<Vec<_>>();
+    let mut body = Object::new().with("model", question.model).with("messages", messages);
     // The API cannot force a call. A tool that alone may be called is the only one shown, and without any there is none to call.
-    let shown = request.tools.iter().filter(|tool| match &request.tool_choice {
+    let shown = question.tools().filter(|(tool, _)| match &request.tool_choice {
         ToolChoice::None => false,
         ToolChoice::Tool(name) => *name == tool.name,
         _ => true,
     });
-    let tools = shown.map(|tool| {
+    let tools = shown.map(|(tool, fitted)| {
         let function = Object::new().with("name", tool.name.as_str()).with("description", tool.description.as_str());
-        let function = function.with("parameters", &tool.input_schema);
+        let function = function.with("parameters", &fitted.schema);
         Object::new().with("type", "function").with("function", function)
     });
     let tools = tools.collect::<Vec<_>>();
     if !tools.is_empty() {
         body.set("tools", tools);
     }
-    body.optional("format", request.output.as_ref().map(|output| &output.schema));
+    body.optional("format", question.output.as_ref().map(|output| &output.schema));
     let mut options = Object::new();
     options.optional("temperature", settings.temperature);
     options.optional("top_p", settings.top_p);
@@ -43,8 +45,8 @@ pub(super) fn body(name: &str, request: &ModelRequest, model: &str, stream: bool
     if !options.is_empty() {
         body.set("options", options);
     }
-    body.set("stream", stream);
-    if let Some(extra) = extra(request, name)? {
+    body.set("stream", question.stream);
+    if let Some(extra) = extra(request, question.name)? {
         body.merge(extra);
     }
     Json::from(body).to_bytes()

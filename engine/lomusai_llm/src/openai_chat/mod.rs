@@ -5,9 +5,10 @@ mod request;
 mod response;
 
 use lomusai_core::Result;
-use lomusai_wire::ModelRequest;
+use lomusai_core::schema::subset;
 
 use crate::ids::IdRule;
+use crate::question::{Question, Rule, Schemas};
 use crate::wire::{Fold, Post, Wire};
 
 /// What one provider does in a way of its own.
@@ -23,10 +24,14 @@ pub(crate) struct Dialect {
     required: &'static str,
     /// Whether usage in a stream has to be asked for.
     asks_for_usage: bool,
-    /// Whether an answer can be of a schema; else only JSON of some kind, and the schema stands in the instructions.
-    schemas: bool,
+    /// How it takes schemas. Where an answer can only be JSON of some kind, the schema stands in the instructions.
+    schemas: &'static Schemas,
+    /// How it takes them when it is asked for a model whose name holds this word.
+    schemas_of: Option<(&'static str, &'static Schemas)>,
     /// How the model's thoughts go back to it.
     thoughts: Thoughts,
+    /// What it takes beside text.
+    media: Media,
     /// Which ids of calls it takes.
     ids: IdRule,
 }
@@ -48,6 +53,39 @@ enum Thoughts {
     Parts,
 }
 
+/// What is taken beside text, and how. What is not becomes text, or a line that says what it was.
+#[derive(Clone, Copy, Debug)]
+struct Media {
+    images: bool,
+    audio: Audio,
+    files: Files,
+}
+
+/// How sounds are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Audio {
+    No,
+    /// `{data, format}`.
+    Described,
+    /// The bytes alone.
+    Bare,
+}
+
+/// How files are taken that are neither images nor sounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Files {
+    No,
+    /// Within the request, or by the id that they were given.
+    Held,
+    /// Within the request, or by an address in the same field.
+    Enclosed,
+    /// By an address, which may hold the bytes.
+    Addressed,
+}
+
+/// What a server that nobody knows is told: everything, since none says what it forgets.
+static TOLD: Schemas = Schemas { tools: Rule::Told(&subset::ALL), output: Rule::Told(&subset::ALL) };
+
 /// Any server that speaks this API: what most of them take.
 pub(crate) static COMPATIBLE: Dialect = Dialect {
     max_tokens: "max_tokens",
@@ -56,15 +94,25 @@ pub(crate) static COMPATIBLE: Dialect = Dialect {
     top_k: true,
     required: "required",
     asks_for_usage: true,
-    schemas: true,
+    schemas: &TOLD,
+    schemas_of: None,
     thoughts: Thoughts::AsTheyCame,
+    media: Media { images: true, audio: Audio::Described, files: Files::Held },
     ids: IdRule::Any,
 };
 
 /// OpenAI itself, and Azure. <https://platform.openai.com/docs/api-reference/chat/create>
 #[cfg(any(feature = "openai", feature = "azure"))]
-pub(crate) static OPENAI: Dialect =
-    Dialect { max_tokens: "max_completion_tokens", top_k: false, thoughts: Thoughts::Kept, ..COMPATIBLE };
+pub(crate) static OPENAI: Dialect = Dialect {
+    max_tokens: "max_completion_tokens",
+    top_k: false,
+    schemas: &Schemas {
+        tools: Rule::Strict { enforced: &subset::OPENAI, told: &subset::OBJECT },
+        output: Rule::Strict { enforced: &subset::OPENAI, told: &subset::ALL },
+    },
+    thoughts: Thoughts::Kept,
+    ..COMPATIBLE
+};
 
 /// <https://docs.mistral.ai/api/endpoint/chat>
 #[cfg(feature = "mistral")]
@@ -73,37 +121,92 @@ pub(crate) static MISTRAL: Dialect = Dialect {
     top_k: false,
     required: "any",
     asks_for_usage: false,
+    schemas: &Schemas {
+        tools: Rule::Told(&subset::OBJECT),
+        output: Rule::Strict { enforced: &subset::MISTRAL, told: &subset::OBJECT },
+    },
     thoughts: Thoughts::Parts,
+    media: Media { images: true, audio: Audio::Bare, files: Files::Addressed },
     ids: IdRule::NineAlphanumeric,
     ..COMPATIBLE
 };
 
 /// <https://api-docs.deepseek.com/api/create-chat-completion>
 #[cfg(feature = "deepseek")]
-pub(crate) static DEEPSEEK: Dialect =
-    Dialect { top_k: false, schemas: false, thoughts: Thoughts::ReasoningContent, ..COMPATIBLE };
+pub(crate) static DEEPSEEK: Dialect = Dialect {
+    top_k: false,
+    // `strict` tools are of another address, for trying out.
+    schemas: &Schemas { tools: Rule::Told(&subset::OBJECT), output: Rule::Words },
+    thoughts: Thoughts::ReasoningContent,
+    media: Media { images: false, audio: Audio::No, files: Files::No },
+    ..COMPATIBLE
+};
 
 /// <https://console.groq.com/docs/api-reference#chat-create>
 #[cfg(feature = "groq")]
-pub(crate) static GROQ: Dialect =
-    Dialect { max_tokens: "max_completion_tokens", top_k: false, thoughts: Thoughts::Reasoning, ..COMPATIBLE };
+pub(crate) static GROQ: Dialect = Dialect {
+    max_tokens: "max_completion_tokens",
+    top_k: false,
+    schemas: &Schemas { tools: Rule::Told(&subset::OBJECT), output: Rule::Told(&subset::ALL) },
+    // Only these are held to a schema. <https://console.groq.com/docs/structured-outputs>
+    schemas_of: Some((
+        "gpt-oss",
+        &Schemas {
+            tools: Rule::Told(&subset::OBJECT),
+            output: Rule::Strict { enforced: &subset::OPENAI, told: &subset::ALL },
+        },
+    )),
+    thoughts: Thoughts::Reasoning,
+    media: Media { images: true, audio: Audio::No, files: Files::No },
+    ..COMPATIBLE
+};
 
 /// <https://docs.x.ai/docs/api-reference#chat-completions>
 #[cfg(feature = "xai")]
-pub(crate) static XAI: Dialect =
-    Dialect { max_tokens: "max_completion_tokens", top_k: false, thoughts: Thoughts::ReasoningContent, ..COMPATIBLE };
+pub(crate) static XAI: Dialect = Dialect {
+    max_tokens: "max_completion_tokens",
+    top_k: false,
+    schemas: &Schemas {
+        tools: Rule::Told(&subset::XAI),
+        output: Rule::Strict { enforced: &subset::XAI, told: &subset::ALL },
+    },
+    thoughts: Thoughts::ReasoningContent,
+    media: Media { images: true, audio: Audio::No, files: Files::No },
+    ..COMPATIBLE
+};
 
 /// <https://openrouter.ai/docs/api-reference/chat-completion>
 #[cfg(feature = "openrouter")]
-pub(crate) static OPENROUTER: Dialect = Dialect { thoughts: Thoughts::Details, ..COMPATIBLE };
+pub(crate) static OPENROUTER: Dialect = Dialect {
+    schemas: &Schemas {
+        // Whoever is behind it: told, since what they enforce differs.
+        tools: Rule::Told(&subset::OBJECT),
+        output: Rule::Strict { enforced: &subset::OPENAI, told: &subset::ALL },
+    },
+    thoughts: Thoughts::Details,
+    media: Media { images: true, audio: Audio::Described, files: Files::Enclosed },
+    ..COMPATIBLE
+};
 
 /// <https://github.com/ggml-org/llama.cpp/tree/master/tools/server>
 #[cfg(feature = "llamacpp")]
-pub(crate) static LLAMACPP: Dialect = Dialect { thoughts: Thoughts::ReasoningContent, ..COMPATIBLE };
+pub(crate) static LLAMACPP: Dialect = Dialect {
+    schemas: &Schemas { tools: Rule::Enforced(&subset::LLAMA), output: Rule::Enforced(&subset::LLAMA) },
+    thoughts: Thoughts::ReasoningContent,
+    media: Media { images: true, audio: Audio::Described, files: Files::No },
+    ..COMPATIBLE
+};
 
 impl Wire for Dialect {
-    fn post(&self, name: &'static str, request: &ModelRequest, model: &str, stream: bool) -> Result<Post> {
-        let body = request::body(self, name, request, model, stream)?;
+    fn schemas(&'static self, model: &str) -> &'static Schemas {
+        match self.schemas_of {
+            Some((word, schemas)) if model.contains(word) => schemas,
+            _ => self.schemas,
+        }
+    }
+
+    fn post(&self, question: &Question<'_>) -> Result<Post> {
+        let body = request::body(self, question)?;
         Ok(Post { path: vec!["chat".into(), "completions".into()], query: &[], body })
     }
 

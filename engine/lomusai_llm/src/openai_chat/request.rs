@@ -5,54 +5,47 @@ mod content;
 use std::borrow::Cow;
 
 use lomusai_core::{Error, Result};
-use lomusai_wire::{Message, ModelRequest, OutputSpec, Part, RawJson, Role, ToolChoice, ToolResult, codes};
+use lomusai_wire::{Message, ModelTool, Part, RawJson, Role, ToolChoice, ToolResult, codes};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::{Map, Value, json};
 
-use super::{Dialect, Thoughts};
+use super::{Dialect, Media, Thoughts};
 use crate::ids::WireIds;
+use crate::question::{Fitted, Question};
 use crate::wire::{extra, is_foreign};
 use content::{Content, WirePart};
 
 /// The body to post.
-pub(super) fn body(
-    dialect: &Dialect,
-    name: &str,
-    request: &ModelRequest,
-    model: &str,
-    stream: bool,
-) -> Result<Vec<u8>> {
+pub(super) fn body(dialect: &Dialect, question: &Question<'_>) -> Result<Vec<u8>> {
     let none = Map::new();
-    let extra = extra(request, name)?.unwrap_or(&none);
-    serde_json::to_vec(&Body { dialect, request, model, messages: messages(dialect, name, request), extra, stream })
+    let extra = extra(question.request, question.name)?.unwrap_or(&none);
+    serde_json::to_vec(&Body { dialect, question, messages: messages(dialect, question), extra })
         .map_err(|error| Error::new(codes::INTERNAL, format!("the request cannot be written as JSON: {error}")))
 }
 
 struct Body<'a> {
     dialect: &'a Dialect,
-    request: &'a ModelRequest,
-    model: &'a str,
+    question: &'a Question<'a>,
     messages: Vec<WireMessage<'a>>,
     extra: &'a Map<String, Value>,
-    stream: bool,
 }
 
 impl Serialize for Body<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let settings = &self.request.settings;
-        let dialect = self.dialect;
-        let tools: Vec<WireTool<'_>> = self.request.tools.iter().map(WireTool::new).collect();
+        let (question, dialect) = (self.question, self.dialect);
+        let settings = &question.request.settings;
+        let tools: Vec<WireTool<'_>> = question.tools().map(|(tool, fitted)| WireTool::new(tool, fitted)).collect();
         // The provider's own tools are beside ours, and do not replace them.
         let own = self.extra.get("tools").and_then(Value::as_array);
         let mut fields = Fields { map: serializer.serialize_map(None)?, extra: self.extra };
-        fields.optional("model", Some(self.model).filter(|model| !model.is_empty()))?;
+        fields.optional("model", Some(question.model).filter(|model| !model.is_empty()))?;
         fields.optional("messages", Some(&self.messages))?;
         if !tools.is_empty() {
             match own {
                 Some(own) => fields.map.serialize_entry("tools", &(AllTools { tools: &tools, own }))?,
                 None => fields.optional("tools", Some(&tools))?,
             }
-            fields.optional("tool_choice", tool_choice(&self.request.tool_choice, dialect.required))?;
+            fields.optional("tool_choice", tool_choice(&question.request.tool_choice, dialect.required))?;
         }
         fields.optional("temperature", settings.temperature)?;
         fields.optional("top_p", settings.top_p)?;
@@ -62,15 +55,17 @@ impl Serialize for Body<'_> {
         fields.optional("presence_penalty", settings.presence_penalty)?;
         fields.optional("frequency_penalty", settings.frequency_penalty)?;
         fields.optional(dialect.seed, settings.seed)?;
-        match &self.request.output {
-            Some(output) if dialect.schemas => fields.optional("response_format", Some(ResponseFormat::new(output)))?,
-            Some(_) => fields.optional("response_format", Some(json!({"type": "json_object"})))?,
+        match &question.output {
+            Some(output) => fields.optional("response_format", Some(ResponseFormat::new(question, output)))?,
+            None if question.request.output.is_some() => {
+                fields.optional("response_format", Some(json!({"type": "json_object"})))?;
+            }
             None => {}
         }
-        fields.optional("stream", Some(self.stream))?;
+        fields.optional("stream", Some(question.stream))?;
         fields.optional(
             "stream_options",
-            (self.stream && dialect.asks_for_usage).then(|| json!({"include_usage": true})),
+            (question.stream && dialect.asks_for_usage).then(|| json!({"include_usage": true})),
         )?;
         fields.end(own.is_some() && !tools.is_empty())
     }
@@ -129,12 +124,15 @@ struct WireFunction<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     description: &'a str,
     parameters: &'a RawJson,
+    /// Not said where it is not so: most servers do not know the word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strict: Option<bool>,
 }
 
 impl<'a> WireTool<'a> {
-    fn new(tool: &'a lomusai_wire::ModelTool) -> Self {
-        let function =
-            WireFunction { name: &tool.name, description: &tool.description, parameters: &tool.input_schema };
+    fn new(tool: &'a ModelTool, fitted: &'a Fitted) -> Self {
+        let (parameters, strict) = (&fitted.schema, fitted.strict.then_some(true));
+        let function = WireFunction { name: &tool.name, description: &tool.description, parameters, strict };
         Self { r#type: "function", function }
     }
 }
@@ -155,17 +153,18 @@ struct ResponseFormat<'a> {
     json_schema: JsonSchema<'a>,
 }
 
-/// Without `strict`: it refuses most schemas that are not written for it, and the engine checks the answer itself.
 #[derive(serde::Serialize)]
 struct JsonSchema<'a> {
     name: &'a str,
     schema: &'a RawJson,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strict: Option<bool>,
 }
 
 impl<'a> ResponseFormat<'a> {
-    fn new(output: &'a OutputSpec) -> Self {
-        let name = output.name.as_deref().unwrap_or("output");
-        Self { r#type: "json_schema", json_schema: JsonSchema { name, schema: &output.schema } }
+    fn new(question: &'a Question<'_>, output: &'a Fitted) -> Self {
+        let (name, schema, strict) = (question.output_name(), &output.schema, output.strict.then_some(true));
+        Self { r#type: "json_schema", json_schema: JsonSchema { name, schema, strict } }
     }
 }
 
@@ -229,19 +228,16 @@ impl<'a> WireMessage<'a> {
     }
 }
 
-fn messages<'a>(dialect: &Dialect, name: &'a str, request: &'a ModelRequest) -> Vec<WireMessage<'a>> {
+fn messages<'a>(dialect: &Dialect, question: &'a Question<'_>) -> Vec<WireMessage<'a>> {
     let mut writer = Writer {
-        name,
+        name: question.name,
         thoughts: dialect.thoughts,
+        media: dialect.media,
         messages: Vec::new(),
         ids: WireIds::new(dialect.ids),
         attachments: Vec::new(),
     };
-    if let Some(output) = request.output.as_ref().filter(|_| !dialect.schemas) {
-        let text = format!("Answer with JSON of this schema, and with nothing else:\n{}", output.schema.as_str());
-        writer.messages.push(WireMessage::new("system", Some(Content::Text(text.into()))));
-    }
-    for message in &request.messages {
+    for message in question.messages() {
         match message.role {
             Role::System => writer.text("system", message),
             Role::Assistant => writer.assistant(message),
@@ -255,6 +251,7 @@ fn messages<'a>(dialect: &Dialect, name: &'a str, request: &'a ModelRequest) -> 
 struct Writer<'a> {
     name: &'a str,
     thoughts: Thoughts,
+    media: Media,
     messages: Vec<WireMessage<'a>>,
     ids: WireIds<'a>,
     /// Images and files of tool results, which the API takes from a user only. They wait until the last result of a turn is
@@ -351,7 +348,7 @@ impl<'a> Writer<'a> {
                     },
                     _ => {}
                 },
-                other => parts.extend(WirePart::new(other)),
+                other => parts.extend(WirePart::new(other, self.media)),
             }
         }
         if !parts.is_empty() {
@@ -370,7 +367,7 @@ impl<'a> Writer<'a> {
             // A result without its call would be refused, and with it the whole conversation.
             None => beside.push(WirePart::text(format!("Result of the tool {}: {text}", result.name))),
         }
-        let attachments: Vec<_> = result.content.iter().filter_map(WirePart::new).collect();
+        let attachments: Vec<_> = result.content.iter().filter_map(|part| WirePart::new(part, self.media)).collect();
         if !attachments.is_empty() {
             self.attachments.push(WirePart::text(format!("Content of the result of the tool {}:", result.name)));
             self.attachments.extend(attachments);

@@ -4,17 +4,42 @@ mod request;
 mod response;
 
 use lomusai_core::Result;
-use lomusai_wire::ModelRequest;
+use lomusai_core::schema::subset;
 
+use crate::question::{Question, Rule, Schemas};
 use crate::wire::{Fold, Post, Wire};
 
-/// The wire.
+/// The wire, as one provider takes it.
 #[derive(Debug)]
-pub(crate) struct Responses;
+pub(crate) struct Responses {
+    schemas: Schemas,
+}
+
+/// OpenAI itself, and Azure. <https://platform.openai.com/docs/api-reference/responses/create>
+#[cfg(any(feature = "openai", feature = "azure"))]
+pub(crate) static OPENAI: Responses = Responses {
+    schemas: Schemas {
+        tools: Rule::Strict { enforced: &subset::OPENAI, told: &subset::OBJECT },
+        output: Rule::Strict { enforced: &subset::OPENAI, told: &subset::ALL },
+    },
+};
+
+/// xAI, which enforces what it is given, asked or not. <https://docs.x.ai/docs/guides/structured-outputs>
+#[cfg(feature = "xai")]
+pub(crate) static XAI: Responses = Responses {
+    schemas: Schemas {
+        tools: Rule::Told(&subset::XAI),
+        output: Rule::Strict { enforced: &subset::XAI, told: &subset::ALL },
+    },
+};
 
 impl Wire for Responses {
-    fn post(&self, name: &'static str, request: &ModelRequest, model: &str, stream: bool) -> Result<Post> {
-        let body = request::body(name, request, model, stream)?;
+    fn schemas(&'static self, _model: &str) -> &'static Schemas {
+        &self.schemas
+    }
+
+    fn post(&self, question: &Question<'_>) -> Result<Post> {
+        let body = request::body(question)?;
         Ok(Post { path: vec!["responses".into()], query: &[], body })
     }
 

@@ -4,34 +4,37 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use lomusai_core::Result;
-use lomusai_wire::{Message, ModelRequest, Part, Role, Source, ToolChoice, ToolResult};
+use lomusai_wire::{Message, Part, Role, Source, ToolChoice, ToolResult};
 use serde_json::{Map, Value, json};
 
 use crate::ids::{IdRule, WireIds};
 use crate::json::{Json, Object};
 use crate::media;
+use crate::question::Question;
 use crate::wire::{extra, is_foreign};
 
 /// What a host may write as `previous_response_id` to have the last answer's.
 const LAST: &str = "last";
 
 /// The body to post.
-pub(super) fn body(name: &str, request: &ModelRequest, model: &str, stream: bool) -> Result<Vec<u8>> {
+pub(super) fn body(question: &Question<'_>) -> Result<Vec<u8>> {
+    let (name, model, request) = (question.name, question.model, question.request);
     let settings = &request.settings;
     let extra = extra(request, name)?;
     let known = extra.and_then(|extra| extra.get("previous_response_id")?.as_str());
     let (previous, skipped) = known.map_or((None, 0), |wanted| previous(name, &request.messages, wanted));
+    let skipped = if skipped > 0 { skipped + question.added() } else { 0 };
 
-    let (instructions, input) = Writer::new(name).conversation(&request.messages, skipped);
+    let (instructions, input) = Writer::new(name).conversation(question.messages(), skipped);
     let mut body = Object::new().with("model", model);
     body.optional("instructions", Some(instructions).filter(|text| !text.is_empty()));
     body.set("input", input);
     if !request.tools.is_empty() {
-        let tools = request.tools.iter().map(|tool| {
+        let tools = question.tools().map(|(tool, fitted)| {
             let mut wire = Object::new().with("type", "function").with("name", tool.name.as_str());
             wire.optional("description", Some(tool.description.as_str()).filter(|text| !text.is_empty()));
-            // Strict is the API's default; it refuses most schemas that are not written for it, and the engine checks arguments itself.
-            wire.with("parameters", &tool.input_schema).with("strict", false)
+            // Said in both cases: strict is the API's default.
+            wire.with("parameters", &fitted.schema).with("strict", fitted.strict)
         });
         body.set("tools", tools.collect::<Vec<_>>());
         body.optional("tool_choice", tool_choice(&request.tool_choice));
@@ -39,18 +42,17 @@ pub(super) fn body(name: &str, request: &ModelRequest, model: &str, stream: bool
     body.optional("temperature", settings.temperature);
     body.optional("top_p", settings.top_p);
     body.optional("max_output_tokens", settings.max_output_tokens);
-    if let Some(output) = &request.output {
-        let mut format =
-            Object::new().with("type", "json_schema").with("name", output.name.as_deref().unwrap_or("output"));
+    if let Some(output) = &question.output {
+        let mut format = Object::new().with("type", "json_schema").with("name", question.output_name());
         format.set("schema", &output.schema);
-        format.set("strict", false);
+        format.set("strict", output.strict);
         body.set("text", Object::new().with("format", format));
     }
     // So that the conversation can go on where nothing is stored.
     if reasons(model) {
         body.set("include", json!(["reasoning.encrypted_content"]));
     }
-    body.set("stream", stream);
+    body.set("stream", question.stream);
     if let Some(extra) = extra {
         body.merge(extra);
     }
@@ -108,10 +110,15 @@ impl<'a> Writer<'a> {
         Self { name, ids: WireIds::new(IdRule::Any), items: Vec::new() }
     }
 
-    fn conversation(mut self, messages: &'a [Arc<Message>], skipped: usize) -> (Cow<'a, str>, Json<'a>) {
+    fn conversation(
+        mut self,
+        messages: impl Iterator<Item = &'a Arc<Message>>,
+        skipped: usize,
+    ) -> (Cow<'a, str>, Json<'a>) {
         let mut instructions = Cow::Borrowed("");
-        let mut begun = false;
-        for (place, message) in messages.iter().enumerate() {
+        let (mut begun, mut count) = (false, 0);
+        for (place, message) in messages.enumerate() {
+            count = place + 1;
             if place == skipped {
                 // What the server knows is not said again; the ids of its calls are still needed.
                 self.items.clear();
@@ -127,7 +134,7 @@ impl<'a> Writer<'a> {
             }
             begun |= message.role != Role::System;
         }
-        if skipped >= messages.len() && skipped > 0 {
+        if skipped >= count && skipped > 0 {
             self.items.clear();
         }
         (instructions, self.items.into())
@@ -135,7 +142,18 @@ impl<'a> Writer<'a> {
 
     fn assistant(&mut self, message: &'a Message) {
         let foreign = is_foreign(message, self.name);
-        let mut parts = message.parts.iter().peekable();
+        // A thought that was told whole later on goes back as that.
+        let again = |part: &Part| {
+            match part {
+            Part::Reasoning(reasoning) => message.parts.iter().any(|other| {
+                let id = reasoning.provider.get(self.name).and_then(|fields| fields["id"].as_str());
+                matches!(other, Part::Provider { data, attached: false, .. } if id.is_some() && data["id"].as_str() == id)
+            }),
+            _ => false,
+        }
+        };
+        let again: Vec<bool> = message.parts.iter().map(again).collect();
+        let mut parts = message.parts.iter().zip(again).filter(|(_, again)| !again).map(|(part, _)| part).peekable();
         let mut open: Option<(Map<String, Value>, Vec<Json<'a>>)> = None;
         while let Some(part) = parts.next() {
             let Part::Text(text) = part else {
@@ -164,7 +182,11 @@ impl<'a> Writer<'a> {
                 content.merge(fields);
             }
             match &mut open {
-                Some((of, contents)) if of.get("id") == item.get("id") => contents.push(content.into()),
+                Some((of, contents)) if of.get("id") == item.get("id") => {
+                    contents.push(content.into());
+                    // The last of them knows what became of the whole.
+                    of.extend(item);
+                }
                 _ => {
                     self.close(open.take());
                     open = Some((item, vec![content.into()]));

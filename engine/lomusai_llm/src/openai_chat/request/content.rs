@@ -2,12 +2,11 @@
 
 use std::borrow::Cow;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use lomusai_wire::{Part, Source};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use super::super::{Audio, Files, Media};
 use crate::media;
 
 #[derive(Serialize)]
@@ -55,11 +54,30 @@ impl Serialize for WirePart<'_> {
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum KnownPart<'a> {
-    Thinking { thinking: Vec<KnownPart<'a>> },
-    Text { text: Cow<'a, str> },
-    ImageUrl { image_url: Address<'a> },
-    InputAudio { input_audio: Audio<'a> },
-    File { file: File<'a> },
+    Thinking {
+        thinking: Vec<KnownPart<'a>>,
+    },
+    Text {
+        text: Cow<'a, str>,
+    },
+    ImageUrl {
+        image_url: Address<'a>,
+    },
+    InputAudio {
+        input_audio: Sound<'a>,
+    },
+    File {
+        file: File<'a>,
+    },
+    #[serde(rename = "file")]
+    FileId {
+        file_id: &'a str,
+    },
+    DocumentUrl {
+        document_url: Cow<'a, str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        document_name: Option<&'a str>,
+    },
 }
 
 #[derive(Serialize)]
@@ -68,9 +86,10 @@ pub(super) struct Address<'a> {
 }
 
 #[derive(Serialize)]
-pub(super) struct Audio<'a> {
-    data: &'a str,
-    format: &'static str,
+#[serde(untagged)]
+pub(super) enum Sound<'a> {
+    Described { data: &'a str, format: &'static str },
+    Bare(&'a str),
 }
 
 #[derive(Serialize)]
@@ -92,7 +111,11 @@ impl<'a> WirePart<'a> {
             Part::Text(text) => Some(Self::text(text)),
             Part::Reasoning(reasoning) => {
                 let thinking = vec![KnownPart::Text { text: reasoning.text.as_str().into() }];
-                Some(Self::Known(KnownPart::Thinking { thinking }))
+                let thinking = KnownPart::Thinking { thinking };
+                Some(match reasoning.provider.get(name) {
+                    Some(Value::Object(fields)) => Self::With(thinking, fields),
+                    _ => Self::Known(thinking),
+                })
             }
             Part::Provider { provider, data: Value::Object(object), attached: false } if provider == name => {
                 Some(Self::Own(object))
@@ -102,14 +125,14 @@ impl<'a> WirePart<'a> {
     }
 
     /// The part as a user may send it, where the API has a form for it.
-    pub(super) fn new(part: &'a Part) -> Option<Self> {
+    pub(super) fn new(part: &'a Part, media: Media) -> Option<Self> {
         match part {
             // The API refuses an empty one.
             Part::Text(text) if text.is_empty() => None,
             Part::Text(text) => Some(Self::text(text)),
-            Part::Image { source, media_type } => Some(Self::Known(image(source, media_type.as_deref()))),
+            Part::Image { source, media_type } => Some(Self::Known(image(source, media_type.as_deref(), media))),
             Part::File { source, media_type, name } => {
-                Some(Self::Known(file(source, media_type.as_deref().unwrap_or_default(), name.as_deref())))
+                Some(Self::Known(file(source, media_type.as_deref().unwrap_or_default(), name.as_deref(), media)))
             }
             Part::Unknown(object) => Some(Self::Own(object)),
             // For the host only, or for the provider that made it.
@@ -118,54 +141,71 @@ impl<'a> WirePart<'a> {
     }
 }
 
-fn image<'a>(source: &'a Source, media_type: Option<&str>) -> KnownPart<'a> {
+fn image<'a>(source: &'a Source, media_type: Option<&str>, media: Media) -> KnownPart<'a> {
     let url = match source {
+        _ if !media.images => return unseen("image", source, None),
         Source::Data(base64) => {
             let media_type = media_type.unwrap_or_else(|| media::sniff(base64));
             format!("data:{media_type};base64,{base64}").into()
         }
         Source::Url(url) => Cow::Borrowed(url.as_str()),
-        other => return unseen("image", other, None),
+        other => return held("image", other, None, media),
     };
     KnownPart::ImageUrl { image_url: Address { url } }
 }
 
-fn file<'a>(source: &'a Source, media_type: &str, name: Option<&'a str>) -> KnownPart<'a> {
-    let data = match source {
-        Source::Data(base64) => base64,
-        _ if media_type.starts_with("image/") => return image(source, Some(media_type)),
-        other => return unseen("file", other, name),
-    };
-    match media_type {
-        "audio/wav" | "audio/x-wav" | "audio/wave" => audio(data, "wav"),
-        "audio/mpeg" | "audio/mp3" => audio(data, "mp3"),
-        _ if media_type.starts_with("image/") => image(source, Some(media_type)),
-        // The API takes text as text only.
-        _ if media::is_text(media_type) => match STANDARD.decode(data).map(String::from_utf8) {
-            Ok(Ok(text)) => match name {
-                Some(name) => KnownPart::Text { text: format!("{name}:\n{text}").into() },
-                None => KnownPart::Text { text: text.into() },
-            },
-            _ => binary(data, media_type, name),
-        },
-        _ => binary(data, media_type, name),
+fn file<'a>(source: &'a Source, media_type: &str, name: Option<&'a str>, media: Media) -> KnownPart<'a> {
+    if media_type.starts_with("image/") {
+        return image(source, Some(media_type), media);
     }
-}
-
-fn audio<'a>(data: &'a str, format: &'static str) -> KnownPart<'a> {
-    KnownPart::InputAudio { input_audio: Audio { data, format } }
-}
-
-fn binary<'a>(data: &str, media_type: &str, name: Option<&'a str>) -> KnownPart<'a> {
-    let media_type = if media_type.is_empty() { "application/pdf" } else { media_type };
-    let file_data = format!("data:{media_type};base64,{data}");
-    KnownPart::File { file: File::Data { filename: name.unwrap_or("file"), file_data } }
-}
-
-/// A part whose bytes are not here. The API takes a file of its own by id, and no other; an address at least tells the model what there is.
-fn unseen<'a>(what: &str, source: &'a Source, name: Option<&str>) -> KnownPart<'a> {
     match source {
-        Source::Reference(file_id) => KnownPart::File { file: File::Reference { file_id } },
-        other => KnownPart::Text { text: media::unseen(what, other, name).into() },
+        Source::Data(data) => match (media_type, media.audio) {
+            ("audio/wav" | "audio/x-wav" | "audio/wave" | "audio/mpeg" | "audio/mp3", Audio::Bare) => {
+                KnownPart::InputAudio { input_audio: Sound::Bare(data) }
+            }
+            ("audio/wav" | "audio/x-wav" | "audio/wave", Audio::Described) => sound(data, "wav"),
+            ("audio/mpeg" | "audio/mp3", Audio::Described) => sound(data, "mp3"),
+            // The API takes text as text only.
+            _ => match media::text(source, media_type, name) {
+                Some(text) => KnownPart::Text { text: text.into() },
+                None => binary(source, data, media_type, name, media),
+            },
+        },
+        Source::Url(url) if media.files == Files::Addressed => {
+            KnownPart::DocumentUrl { document_url: url.as_str().into(), document_name: name }
+        }
+        Source::Url(url) if media.files == Files::Enclosed => {
+            KnownPart::File { file: File::Data { filename: name.unwrap_or("file"), file_data: url.clone() } }
+        }
+        other => held("file", other, name, media),
     }
+}
+
+fn sound<'a>(data: &'a str, format: &'static str) -> KnownPart<'a> {
+    KnownPart::InputAudio { input_audio: Sound::Described { data, format } }
+}
+
+fn binary<'a>(source: &'a Source, data: &str, media_type: &str, name: Option<&'a str>, media: Media) -> KnownPart<'a> {
+    let media_type = if media_type.is_empty() { "application/pdf" } else { media_type };
+    let address = || format!("data:{media_type};base64,{data}");
+    match media.files {
+        Files::No => unseen("file", source, name),
+        Files::Held | Files::Enclosed => {
+            KnownPart::File { file: File::Data { filename: name.unwrap_or("file"), file_data: address() } }
+        }
+        Files::Addressed => KnownPart::DocumentUrl { document_url: address().into(), document_name: name },
+    }
+}
+
+/// What the server has already, and knows by an id; an address at least tells the model what there is.
+fn held<'a>(what: &str, source: &'a Source, name: Option<&str>, media: Media) -> KnownPart<'a> {
+    match (source, media.files) {
+        (Source::Reference(file_id), Files::Held) => KnownPart::File { file: File::Reference { file_id } },
+        (Source::Reference(file_id), Files::Addressed) => KnownPart::FileId { file_id },
+        _ => unseen(what, source, name),
+    }
+}
+
+fn unseen<'a>(what: &str, source: &'a Source, name: Option<&str>) -> KnownPart<'a> {
+    KnownPart::Text { text: media::unseen(what, source, name).into() }
 }

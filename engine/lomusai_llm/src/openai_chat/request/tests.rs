@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use super::*;
-use lomusai_wire::{ModelTool, Source, ToolCall, ToolStatus};
+use crate::question::{Fitter, Question};
+use lomusai_wire::{ModelRequest, ModelTool, OutputSpec, Source, ToolCall, ToolStatus};
 
 const NAME: &str = "compatible";
 
@@ -15,9 +16,14 @@ fn request(messages: Vec<Message>) -> ModelRequest {
     request
 }
 
+fn posted(request: &ModelRequest) -> Result<Vec<u8>> {
+    let fitter = Fitter::default();
+    let dialect = &crate::openai_chat::COMPATIBLE;
+    body(dialect, &Question::new(NAME, model(request), true, request, dialect.schemas, &fitter))
+}
+
 fn written(request: &ModelRequest) -> Value {
-    serde_json::from_slice(&body(&crate::openai_chat::COMPATIBLE, NAME, request, model(request), true).unwrap())
-        .unwrap()
+    serde_json::from_slice(&posted(request).unwrap()).unwrap()
 }
 
 fn called(call_id: &str, provider_id: Option<&str>) -> Message {
@@ -52,8 +58,7 @@ fn settings_tools_and_output_are_written() {
     (settings.presence_penalty, settings.frequency_penalty, settings.seed) = (Some(1.0), Some(-1.0), Some(42));
     (settings.stop_sequences, settings.top_k) = (vec!["END".into()], Some(40));
 
-    let text =
-        String::from_utf8(body(&crate::openai_chat::COMPATIBLE, NAME, &asked, model(&asked), true).unwrap()).unwrap();
+    let text = String::from_utf8(posted(&asked).unwrap()).unwrap();
     assert_eq!(text.matches(schema).count(), 2, "schemas go as they were written: {text}");
     assert_eq!(
         serde_json::from_str::<Value>(&text).unwrap(),
@@ -82,9 +87,7 @@ fn nothing_is_written_that_was_not_asked_for() {
         json!({"model": "default-model", "messages": [{"role": "user", "content": "hi"}],
             "stream": true, "stream_options": {"include_usage": true}})
     );
-    let without_model: Value =
-        serde_json::from_slice(&body(&crate::openai_chat::COMPATIBLE, NAME, &asked, &asked.model, true).unwrap())
-            .unwrap();
+    let without_model: Value = serde_json::from_slice(&posted(&asked).unwrap()).unwrap();
     assert_eq!(without_model.get("model"), None);
 }
 
@@ -101,10 +104,7 @@ fn provider_fields_add_replace_and_remove() {
             "max_completion_tokens": 9})
     );
     asked.settings.provider.insert(NAME.into(), json!([1]));
-    assert_eq!(
-        body(&crate::openai_chat::COMPATIBLE, NAME, &asked, &asked.model, true).unwrap_err().code(),
-        "argument_invalid"
-    );
+    assert_eq!(posted(&asked).unwrap_err().code(), "argument_invalid");
 }
 
 #[test]

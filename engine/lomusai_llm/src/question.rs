@@ -1,0 +1,221 @@
+//! A request as a wire gets it: its schemas as this provider takes them, with a report of what they lost.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use lomusai_core::schema::subset::{Loss, Subset};
+use lomusai_core::sync::Mutex;
+use lomusai_wire::{Message, ModelRequest, ModelTool, RawJson};
+
+/// How a provider takes schemas of one use.
+#[derive(Debug)]
+pub(crate) enum Rule {
+    /// Told to the model, and not enforced.
+    Told(&'static Subset),
+    /// Enforced, always.
+    Enforced(&'static Subset),
+    /// Enforced where it is asked for (`strict`), and else told.
+    Strict { enforced: &'static Subset, told: &'static Subset },
+    /// Not at all: the model is told in words.
+    Words,
+}
+
+/// How a provider takes the schemas of a request.
+#[derive(Debug)]
+pub(crate) struct Schemas {
+    /// Of the arguments of tools.
+    pub(crate) tools: Rule,
+    /// Of the answer.
+    pub(crate) output: Rule,
+}
+
+/// A schema as a provider takes it.
+#[derive(Debug)]
+pub(crate) struct Fitted {
+    pub(crate) schema: RawJson,
+    /// It has to be asked to enforce it.
+    pub(crate) strict: bool,
+    /// What got lost on the way.
+    lost: Vec<Loss>,
+}
+
+/// What is asked, of which model, and how.
+pub(crate) struct Question<'a> {
+    /// The provider's name.
+    pub(crate) name: &'static str,
+    pub(crate) model: &'a str,
+    /// Whether the answer is to come in pieces.
+    pub(crate) stream: bool,
+    pub(crate) request: &'a ModelRequest,
+    /// What the model is told beside the conversation.
+    instruction: Option<Arc<Message>>,
+    tools: Vec<Arc<Fitted>>,
+    /// The schema of the answer, where the provider can hold the model to it.
+    pub(crate) output: Option<Arc<Fitted>>,
+}
+
+impl<'a> Question<'a> {
+    /// Fits the request's schemas to the provider.
+    pub(crate) fn new(
+        name: &'static str,
+        model: &'a str,
+        stream: bool,
+        request: &'a ModelRequest,
+        schemas: &'static Schemas,
+        fitter: &Fitter,
+    ) -> Self {
+        let tool = |tool: &ModelTool| fitter.fit(&schemas.tools, &tool.input_schema).unwrap_or_else(|| as_it_is(tool));
+        let tools = request.tools.iter().map(tool).collect();
+        let output = request.output.as_ref().and_then(|output| fitter.fit(&schemas.output, &output.schema));
+        let unheld = request.output.as_ref().filter(|_| output.is_none());
+        let instruction = unheld.map(|output| {
+            let text = format!("Answer with JSON of this schema, and with nothing else:\n{}", output.schema.as_str());
+            Arc::new(Message::system(text))
+        });
+        Self { name, model, stream, request, instruction, tools, output }
+    }
+
+    /// The conversation.
+    pub(crate) fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
+        self.instruction.iter().chain(&self.request.messages)
+    }
+
+    /// How many messages stand before the request's own.
+    pub(crate) fn added(&self) -> usize {
+        usize::from(self.instruction.is_some())
+    }
+
+    /// The tools, each with its schema.
+    pub(crate) fn tools(&self) -> impl Iterator<Item = (&ModelTool, &Fitted)> {
+        self.request.tools.iter().zip(self.tools.iter().map(|fitted| &**fitted))
+    }
+
+    /// The name of the answer's schema, for those who want one.
+    pub(crate) fn output_name(&self) -> &str {
+        self.request.output.as_ref().and_then(|output| output.name.as_deref()).unwrap_or("output")
+    }
+
+    /// What the schemas lost, in words.
+    pub(crate) fn losses(&self) -> impl Iterator<Item = String> {
+        let told = |what: String, loss: &Loss| {
+            let place = if loss.pointer.is_empty() { "" } else { " at " };
+            format!("the schema of {what} lost `{}`{place}{}: {}", loss.keyword, loss.pointer, loss.reason)
+        };
+        let tools = self.tools().flat_map(move |(tool, fitted)| {
+            fitted.lost.iter().map(move |loss| told(format!("tool `{}`", tool.name), loss))
+        });
+        let output = self.output.iter().flat_map(|fitted| fitted.lost.iter());
+        let words = self
+            .instruction
+            .iter()
+            .map(|_| format!("`{}` cannot hold the answer to its schema: the model is told of it in words", self.name));
+        tools.chain(output.map(move |loss| told("the answer".into(), loss))).chain(words)
+    }
+}
+
+fn as_it_is(tool: &ModelTool) -> Arc<Fitted> {
+    Arc::new(Fitted { schema: tool.input_schema.clone(), strict: false, lost: Vec::new() })
+}
+
+/// Compiles schemas, and remembers: the same ones go into every request of an agent.
+#[derive(Default)]
+pub(crate) struct Fitter(Mutex<HashMap<usize, HashMap<Box<str>, Option<Arc<Fitted>>>>>);
+
+/// More schemas than this are not remembered by one rule: somebody makes up new ones all the time.
+const REMEMBERED: usize = 500;
+
+impl Fitter {
+    /// The schema as the rule wants it. `None`: the provider cannot be given it.
+    fn fit(&self, rule: &'static Rule, schema: &RawJson) -> Option<Arc<Fitted>> {
+        let mut rules = self.0.lock();
+        // A rule is a static, and known by its place.
+        let known = rules.entry(std::ptr::from_ref(rule) as usize).or_default();
+        if let Some(fitted) = known.get(schema.as_str()) {
+            return fitted.clone();
+        }
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        let fitted = rule.fit(schema).map(Arc::new);
+        known.insert(schema.as_str().into(), fitted.clone());
+        fitted
+    }
+}
+
+impl Rule {
+    fn fit(&self, schema: &RawJson) -> Option<Fitted> {
+        let (enforced, told) = match self {
+            Self::Told(subset) => (None, Some(*subset)),
+            Self::Enforced(subset) => (Some(*subset), None),
+            Self::Strict { enforced, told } => (Some(*enforced), Some(*told)),
+            Self::Words => (None, None),
+        };
+        // A model that is held to less than was asked for could not say what is right: better it is told only.
+        let enforced = enforced.map(|subset| subset.compile(schema)).filter(|compiled| !compiled.narrows());
+        let strict = enforced.is_some() && told.is_some();
+        let compiled = enforced.or_else(|| told.map(|subset| subset.compile(schema)))?;
+        Some(Fitted { schema: compiled.schema, strict, lost: compiled.lost })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lomusai_core::schema::subset;
+    use lomusai_wire::OutputSpec;
+
+    static STRICT: Schemas = Schemas {
+        tools: Rule::Strict { enforced: &subset::OPENAI, told: &subset::ALL },
+        output: Rule::Enforced(&subset::ANTHROPIC),
+    };
+
+    fn question<'a>(request: &'a ModelRequest, fitter: &Fitter) -> Question<'a> {
+        Question::new("test", "m", true, request, &STRICT, fitter)
+    }
+
+    fn request(tool: &str, output: &str) -> ModelRequest {
+        let mut request = ModelRequest::default();
+        request.tools = vec![ModelTool::new("t", "", RawJson::parse(tool).unwrap())];
+        request.output = Some(OutputSpec::new(RawJson::parse(output).unwrap()));
+        request
+    }
+
+    #[test]
+    fn what_a_provider_can_enforce_is_enforced_and_what_it_loses_is_told() {
+        let request = request(
+            r#"{"type":"object","properties":{"a":{"type":"string","minLength":2}},"required":["a"]}"#,
+            r#"{"type":"object","properties":{"n":{"type":"integer","maximum":3}},"required":["n"]}"#,
+        );
+        let fitter = Fitter::default();
+        let question = question(&request, &fitter);
+        let (_, tool) = question.tools().next().unwrap();
+        assert!(tool.strict && tool.schema.as_str().contains("additionalProperties"), "{:?}", tool.schema);
+        assert!(question.output.as_ref().is_some_and(|output| !output.strict) && question.added() == 0);
+        let losses: Vec<String> = question.losses().collect();
+        assert!(losses[0].starts_with("the schema of tool `t` lost `minLength` at /properties/a: "), "{losses:?}");
+        assert!(losses[1].starts_with("the schema of the answer lost `maximum` at /properties/n: "), "{losses:?}");
+        assert_eq!(losses.len(), 2);
+    }
+
+    #[test]
+    fn what_would_forbid_right_answers_is_not_enforced() {
+        let map = r#"{"type":"object","additionalProperties":{"type":"number"}}"#;
+        let request = request(map, map);
+        let fitter = Fitter::default();
+        let question = question(&request, &fitter);
+        let (_, tool) = question.tools().next().unwrap();
+        assert!(!tool.strict && tool.schema.as_str() == map, "{tool:?}");
+        assert!(question.output.is_none(), "the provider would close the object");
+        let told = question.messages().next().unwrap();
+        assert!(told.text().ends_with(map), "{told:?}");
+        assert!(question.losses().any(|loss| loss.contains("in words")));
+    }
+
+    #[test]
+    fn a_schema_is_compiled_once() {
+        let schema = r#"{"type":"object"}"#;
+        let (one, two) = (request(schema, schema), request(schema, schema));
+        let fitter = Fitter::default();
+        assert!(Arc::ptr_eq(&question(&one, &fitter).tools[0], &question(&two, &fitter).tools[0]));
+    }
+}
