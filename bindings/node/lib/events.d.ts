@@ -10,7 +10,7 @@ export type Role = 'system' | 'user' | 'assistant' | 'tool';
 export type ToolStatus = 'ok' | 'error' | 'denied' | 'cancelled';
 
 /** Why a model stopped. */
-export type FinishReason = 'stop' | 'length' | 'tool_calls' | 'content_filter' | 'other';
+export type FinishReason = 'stop' | 'length' | 'tool_calls' | 'content_filter' | 'paused' | 'other';
 
 /** How a run ended. */
 export type Outcome = 'completed' | 'failed' | 'cancelled' | 'exhausted' | 'bailed';

@@ -41,6 +41,7 @@ enum Do {
         calls: usize,
         signs_calls: bool,
         own_part: bool,
+        pauses: bool,
     },
     Answers(usize),
     AnswerAll,
@@ -65,8 +66,8 @@ fn what_to_do() -> impl Strategy<Value = Do> {
     prop_oneof![
         1 => Just(Do::System),
         4 => (flag(), flag()).prop_map(|(image, file)| Do::User { image, file }),
-        8 => (0..PROVIDERS.len(), flag(), flag(), flag(), 0..4_usize, flag(), flag()).prop_map(
-            |(family, thinks, signed, says, calls, signs_calls, own_part)| Do::Answer { family, thinks, signed, says, calls, signs_calls, own_part }
+        8 => (0..PROVIDERS.len(), flag(), flag(), flag(), 0..4_usize, flag(), flag(), flag()).prop_map(
+            |(family, thinks, signed, says, calls, signs_calls, own_part, pauses)| Do::Answer { family, thinks, signed, says, calls, signs_calls, own_part, pauses }
         ),
         4 => (0..4_usize).prop_map(Do::Answers),
         4 => Just(Do::AnswerAll),
@@ -155,8 +156,12 @@ impl World {
                 message.id = Some(self.id());
                 assert_eq!(self.transcript.push(message).is_ok(), settled, "only where nothing waits");
             }
-            Do::Answer { family, thinks, signed, says, calls, signs_calls, own_part } => {
-                let message = self.answer(*family, [*thinks, *signed, *says, *signs_calls, *own_part], *calls);
+            Do::Answer { family, thinks, signed, says, calls, signs_calls, own_part, pauses } => {
+                let mut message = self.answer(*family, [*thinks, *signed, *says, *signs_calls, *own_part], *calls);
+                if *pauses && *calls == 0 {
+                    message.metadata.insert(transcript::PAUSED.into(), true.into());
+                    message.metadata.insert("model".into(), format!("{}/some-model", PROVIDERS[*family]).into());
+                }
                 assert_eq!(self.transcript.push(message).is_ok(), settled);
             }
             Do::Answers(place) => {
@@ -307,7 +312,7 @@ fn refusals(provider: &str, messages: &[Arc<Message>]) -> Vec<String> {
                 say("an image".into());
                 None
             }
-            Part::File { .. } if matches!(provider, "mistral" | "cohere" | "deepseek" | "ollama") => {
+            Part::File { .. } if matches!(provider, "cohere" | "deepseek" | "ollama") => {
                 say("a file".into());
                 None
             }
@@ -332,9 +337,13 @@ fn refusals(provider: &str, messages: &[Arc<Message>]) -> Vec<String> {
         }
     }
     if (apart || matches!(provider, "mistral" | "cohere"))
-        && speaks.last().is_some_and(|last| last.role == Role::Assistant)
+        && let Some(last) = speaks.last().filter(|last| last.role == Role::Assistant)
     {
-        say("the assistant speaks last".into());
+        // Only its own answer that has not ended is gone on with.
+        let own = last.metadata.get("model").and_then(Value::as_str).is_some_and(|model| model.starts_with(provider));
+        if !(transcript::is_paused(last) && own) {
+            say("the assistant speaks last".into());
+        }
     }
     if provider == "mistral" && speaks.windows(2).any(|pair| pair[0].role == Role::Tool && pair[1].role == Role::User) {
         say("the user speaks right after a tool".into());
@@ -381,6 +390,7 @@ fn a_conversation_goes_on_with_another_provider_and_says_what_it_lost() {
         calls: 1,
         signs_calls: false,
         own_part: true,
+        pauses: false,
     });
     world.apply(&Do::AnswerAll);
     let (same, none) = hand_over(&world.transcript, &Accepts::of("anthropic"));
@@ -415,6 +425,7 @@ fn truncation_keeps_instructions_the_last_question_and_whole_pairs() {
         calls: 2,
         signs_calls: false,
         own_part: false,
+        pauses: false,
     };
     world.apply(&Do::System);
     for _ in 0..2 {
@@ -446,6 +457,7 @@ fn a_summary_stands_for_what_it_sums_up() {
         calls: 2,
         signs_calls: false,
         own_part: false,
+        pauses: false,
     });
     world.apply(&Do::AnswerAll);
     world.apply(&Do::User { image: false, file: false });

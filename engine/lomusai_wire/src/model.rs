@@ -64,6 +64,8 @@ pub enum FinishReason {
     ToolCalls,
     /// A filter stopped it.
     ContentFilter,
+    /// It has not ended: the provider wants to be asked to go on with the same answer.
+    Paused,
     /// Something else, which this version has no name for.
     #[serde(other)]
     Other,

@@ -13,7 +13,7 @@ Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 """Who speaks."""
 ToolStatus: TypeAlias = Literal["ok", "error", "denied", "cancelled"]
 """How a tool call ended. `ok` is not written."""
-FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "other"]
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "paused", "other"]
 """Why a model stopped."""
 Outcome: TypeAlias = Literal["completed", "failed", "cancelled", "exhausted", "bailed"]
 """How a run ended."""

@@ -8,7 +8,7 @@
 //! Thinking   --ModelSaid(text)-->  Reviewing
 //! Acting     --Waiting only-->     Acting      the run is suspended until a command comes
 //! Acting     --AllCallsDone-->     Reviewing   hook, stop conditions                           (effects n.after, n.stop.i)
-//! Reviewing  --GoOn-->             Step n+1
+//! Reviewing  --GoOn|Paused-->      Step n+1    calls were answered, or the provider wants to go on with its answer
 //! Reviewing  --Answer|Stop|Max-->  Finishing   shape of the answer, output processors          (effects n.output.i)
 //! Finishing  --Feedback-->         Step n+1    the model may correct itself
 //! Finishing  --Accepted-->         Closed

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use lomusai_wire::{
-    EffectId, EffectKind, ErrorBody, FinishReason, Message, ModelSettings, Outcome, Pending, RunOptions, RunOutput,
-    ToolCall, ToolChoice, ToolResult, Usage,
+    EffectId, EffectKind, ErrorBody, FinishReason, Message, ModelSettings, Outcome, Pending, Role, RunOptions,
+    RunOutput, ToolCall, ToolChoice, ToolResult, Usage,
 };
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::models::Cost;
-use crate::transcript::Transcript;
+use crate::transcript::{Transcript, is_paused};
 
 /// Where in the loop a run is. See the table in the module's documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,7 +191,31 @@ impl State {
     }
 
     pub(super) fn last_assistant(&self) -> Option<&Arc<Message>> {
-        self.messages[self.history..].iter().rev().find(|message| message.role == lomusai_wire::Role::Assistant)
+        self.messages[self.history..].iter().rev().find(|message| message.role == Role::Assistant)
+    }
+
+    /// What the model said at last: the text of one answer, in however many messages it came.
+    pub(super) fn answer_text(&self) -> String {
+        let said = self.messages[self.history..].iter().rev().skip_while(|message| message.role != Role::Assistant);
+        let mut texts: Vec<String> = Vec::new();
+        for message in said {
+            // An answer that has ended is none of this one.
+            if message.role != Role::Assistant || !texts.is_empty() && !is_paused(message) {
+                break;
+            }
+            texts.push(message.text());
+        }
+        texts.into_iter().rev().collect()
+    }
+
+    /// Whether the model has answered, rather than called tools or paused.
+    pub(super) fn is_answered(&self) -> bool {
+        self.calls.is_empty() && !self.is_paused()
+    }
+
+    /// Whether the last answer has not ended.
+    pub(super) fn is_paused(&self) -> bool {
+        self.messages[self.history..].last().is_some_and(|message| is_paused(message))
     }
 
     /// Whether the world still works on something.

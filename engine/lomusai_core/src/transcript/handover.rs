@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lomusai_wire::{Message, MessageId, Part, Role};
 
+use super::{PAUSED, is_paused};
 use crate::agent::WRITTEN_BY;
 
 /// What a provider takes of a conversation. The default takes everything.
@@ -19,7 +20,7 @@ pub struct Accepts {
     pub unsigned_reasoning: bool,
     /// Whether it takes images.
     pub images: bool,
-    /// Whether it takes files.
+    /// Whether it takes files that are no texts.
     pub files: bool,
     /// Whether system messages may stand behind the first of another role.
     pub late_system: bool,
@@ -77,9 +78,7 @@ impl Accepts {
                 ..all
             },
             // https://docs.mistral.ai/api: after a tool comes the assistant; the last message is the user's or a tool's.
-            "mistral" => {
-                Self { unsigned_reasoning: false, files: false, user_after_tool: false, assistant_last: false, ..all }
-            }
+            "mistral" => Self { unsigned_reasoning: false, user_after_tool: false, assistant_last: false, ..all },
             // https://docs.cohere.com/v2/reference/chat
             "cohere" => Self { unsigned_reasoning: false, files: false, assistant_last: false, ..all },
             // https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html
@@ -162,6 +161,10 @@ impl Hand<'_> {
                 changed.metadata.remove(WRITTEN_BY);
             }
         }
+        if foreign && is_paused(&changed) {
+            self.change(message, "this provider cannot go on with another's answer: it stands as it is");
+            Arc::make_mut(&mut changed).metadata.remove(PAUSED);
+        }
         let begun = self.out.iter().any(|before| before.role != Role::System);
         if message.role == Role::System && begun && !self.accepts.late_system {
             self.change(message, "instructions in the midst of the conversation are the user's now");
@@ -197,7 +200,8 @@ impl Hand<'_> {
             return;
         }
         let goes_on = "(Go on.)";
-        if let Some(last) = self.last_said().filter(|last| last.role == Role::Assistant).cloned() {
+        let ended = |last: &&Arc<Message>| last.role == Role::Assistant && !is_paused(last);
+        if let Some(last) = self.last_said().filter(ended).cloned() {
             self.change(&last, "the conversation must not end with the assistant: a line was put behind it");
             self.out.push(Arc::new(Message::user(goes_on)));
         }
@@ -211,7 +215,10 @@ impl Hand<'_> {
         match part {
             Part::Text(text) => text.is_empty(),
             Part::Image { .. } => !self.accepts.images,
-            Part::File { .. } => !self.accepts.files,
+            // A text can be told as one.
+            Part::File { media_type, .. } => {
+                !self.accepts.files && !media_type.as_deref().is_some_and(|media_type| media_type.starts_with("text/"))
+            }
             Part::Reasoning(reasoning) => {
                 let signed = reasoning.signature.is_some() || reasoning.encrypted.is_some();
                 foreign || !signed && reasoning.provider.is_empty() && !self.accepts.unsigned_reasoning

@@ -84,6 +84,14 @@ pub fn is_bound(message: &Message) -> bool {
     })
 }
 
+/// Metadata key of an answer that has not ended: whoever wrote it wants to be asked to go on with it, and the next message does.
+pub const PAUSED: &str = "paused";
+
+/// Whether an answer has not ended, and its provider goes on with it when it is asked again.
+pub fn is_paused(message: &Message) -> bool {
+    message.role == Role::Assistant && message.metadata.get(PAUSED) == Some(&true.into())
+}
+
 /// The number the next message gets: more than any `m<number>` before it, and no less than how many there are.
 pub fn next_number(messages: &[Arc<Message>]) -> u64 {
     let highest = messages.iter().filter_map(|message| message.id.as_ref()).filter_map(number_of).max();

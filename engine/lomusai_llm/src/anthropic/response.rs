@@ -60,9 +60,9 @@ enum Block {
 #[derive(Deserialize)]
 struct Wire<'a> {
     #[serde(default)]
-    r#type: &'a str,
+    r#type: Option<&'a str>,
     #[serde(default)]
-    index: u64,
+    index: Option<u64>,
     #[serde(borrow, default)]
     message: Option<Message<'a>>,
     #[serde(borrow, default)]
@@ -94,7 +94,8 @@ impl Fold for Answer {
             return Ok(());
         }
         let data: Wire<'_> = event(wire.data)?;
-        match if data.r#type.is_empty() { wire.name } else { data.r#type } {
+        let index = data.index.unwrap_or(0);
+        match data.r#type.filter(|kind| !kind.is_empty()).unwrap_or(wire.name) {
             "message_start" => {
                 self.begun = true;
                 if let Some(message) = data.message {
@@ -103,11 +104,11 @@ impl Fold for Answer {
             }
             "content_block_start" => {
                 if let Some(block) = data.content_block {
-                    self.start(data.index, block, chunks)?;
+                    self.start(index, block, chunks)?;
                 }
             }
-            "content_block_delta" => self.delta(data.index, data.delta.unwrap_or_default(), chunks),
-            "content_block_stop" => self.stop(data.index, chunks),
+            "content_block_delta" => self.delta(index, data.delta.unwrap_or_default(), chunks),
+            "content_block_stop" => self.stop(index, chunks),
             "message_delta" => {
                 if let Some(Value::Object(facts)) = data.delta {
                     self.facts(facts);
@@ -360,6 +361,7 @@ fn finish_reason(reason: &str) -> FinishReason {
         "max_tokens" | "model_context_window_exceeded" => FinishReason::Length,
         "tool_use" => FinishReason::ToolCalls,
         "refusal" => FinishReason::ContentFilter,
+        "pause_turn" => FinishReason::Paused,
         _ => FinishReason::Other,
     }
 }

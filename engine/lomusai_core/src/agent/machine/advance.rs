@@ -246,7 +246,7 @@ impl AgentMachine {
 
     pub(super) fn finish(&self, outcome: Outcome) -> EventBody {
         if self.state.chain == 0
-            && self.state.calls.is_empty()
+            && self.state.is_answered()
             && let Some(Err(why)) = self.object()
         {
             let spec = self.state.options.output.as_ref().or(self.agent().output.as_ref());
@@ -261,7 +261,7 @@ impl AgentMachine {
         }
         match self.chain_item() {
             Some((id, function)) => self.started(id, EffectKind::Call, &function, None),
-            None => match self.object().filter(|_| self.state.calls.is_empty()) {
+            None => match self.object().filter(|_| self.state.is_answered()) {
                 // An output processor changed it so; the model has nothing to correct.
                 Some(Err(why)) => self.finished(Outcome::Failed, Some(output_invalid(&why))),
                 _ => self.finished(outcome, None),
@@ -272,7 +272,7 @@ impl AgentMachine {
     /// The last answer in the shape that was asked for, or why it is not in that shape. `None` where none was asked for.
     pub(super) fn object(&self) -> Option<Result<Value, String>> {
         let schema = self.plan.output.as_ref()?;
-        let text = self.state.last_assistant().map(|message| message.text()).unwrap_or_default();
+        let text = self.state.answer_text();
         Some(match serde_json::from_str::<Value>(unfenced(&text)) {
             Err(e) => Err(format!("it is not JSON ({e})")),
             Ok(mut value) => {
@@ -295,10 +295,9 @@ impl AgentMachine {
         let mut output = RunOutput::default();
         // What a processor refused is nobody's answer.
         if error.as_ref().is_none_or(|error| error.code != codes::PROCESSOR_ABORTED.name) {
-            output.text = state.last_assistant().map(|message| message.text()).unwrap_or_default();
+            output.text = state.answer_text();
         }
-        output.object =
-            if error.is_none() && state.calls.is_empty() { self.object().and_then(Result::ok) } else { None };
+        output.object = if error.is_none() && state.is_answered() { self.object().and_then(Result::ok) } else { None };
         output.finish = state.finish;
         // The step that is being prepared has asked no model yet.
         output.steps = state.step - u32::from(state.phase == Phase::StepStart);

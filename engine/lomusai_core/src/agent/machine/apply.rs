@@ -270,8 +270,8 @@ impl AgentMachine {
         match self.state.phase {
             Phase::Preparing if done => next_step(&mut self.state),
             Phase::Reviewing if done => {
-                let calls = !self.state.calls.is_empty();
-                if !calls || self.stops() {
+                let goes_on = !self.state.calls.is_empty() || self.state.is_paused();
+                if !goes_on || self.stops() {
                     self.state.phase = Phase::Finishing(Outcome::Completed);
                 } else if self.state.step >= self.max_steps() {
                     self.state.phase = Phase::Finishing(Outcome::Exhausted);

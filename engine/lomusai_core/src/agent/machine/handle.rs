@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use lomusai_wire::{
-    Command, EffectId, EffectKind, ErrorBody, EventBody, Message, Outcome, Part, Pending, PendingKind, Role,
-    SignalKind, SpecKind, SpecRef, ToolReply, Usage, codes, normalise,
+    Command, EffectId, EffectKind, ErrorBody, EventBody, FinishReason, Message, Outcome, Part, Pending, PendingKind,
+    Role, SignalKind, SpecKind, SpecRef, ToolReply, Usage, codes, normalise,
 };
 use serde_json::{Map, Value};
 
 use super::{AgentMachine, DECLINED, Start, WRITTEN_BY, cancelled_error, parse_reply};
 use crate::agent::state::{Call, HookReply, Open, OpenStatus, Phase, ProcessorReply};
 use crate::machine::{ChildOutcome, Input, ModelOutcome, check_depth, json_size};
-use crate::{Error, Result, transcript};
+use crate::transcript::{self, PAUSED, is_paused};
+use crate::{Error, Result};
 
 impl AgentMachine {
     /// What an input means, as events. Changes nothing.
@@ -70,7 +71,11 @@ impl AgentMachine {
         let Start { input, history, thread, parent, mut context } = start;
         context.values_mut().for_each(normalise);
         // A conversation that waits for an answer can be gone on with as it is: after a budget was exhausted, for example.
-        let waits = self.state.messages.last().is_some_and(|last| matches!(last.role, Role::User | Role::Tool));
+        let waits = self
+            .state
+            .messages
+            .last()
+            .is_some_and(|last| matches!(last.role, Role::User | Role::Tool) || is_paused(last));
         let says = input.iter().any(|message| !message.parts.is_empty());
         if !(says || input.is_empty() && waits) {
             return Err(Error::new(
@@ -100,7 +105,12 @@ impl AgentMachine {
         match outcome {
             ModelOutcome::Answered(answer) => {
                 let finish = Some(answer.finish);
-                let message = self.written(open, answer.message);
+                let mut message = self.written(open, answer.message);
+                if answer.finish == FinishReason::Paused && message.tool_calls().next().is_none() {
+                    message.metadata.insert(PAUSED.into(), true.into());
+                    // Nobody else can go on with it.
+                    message.metadata.insert(WRITTEN_BY.into(), open.component.as_str().into());
+                }
                 vec![
                     EventBody::EffectCompleted {
                         effect_id,

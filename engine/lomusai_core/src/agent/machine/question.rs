@@ -83,7 +83,7 @@ impl AgentMachine {
                 json!({"phase": "step", "step": state.step, "messages": state.overlay.messages.as_deref().unwrap_or(&*state.messages)})
             }
             Phase::Finishing(_) => {
-                let text = state.last_assistant().map(|message| message.text()).unwrap_or_default();
+                let text = state.answer_text();
                 json!({"phase": "output", "text": text, "object": self.object().and_then(Result::ok)})
             }
             _ => json!({"step": state.step, "message": last(), "usage": state.usage}),
