@@ -12,33 +12,24 @@ use lomusai_wire::{
     Message, ModelRequest, ModelTool, OutputSpec, Part, RawJson, Reasoning, Role, Source, ToolCall, ToolChoice,
     ToolResult, ToolStatus,
 };
-use recorded::cases;
+use recorded::{api, cases};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Which wire a kind speaks, as the recordings call it.
-fn api(kind: &str) -> &'static str {
-    match kind {
-        "anthropic" => "anthropic-messages",
-        "google" => "gemini-generate",
-        "bedrock" => "bedrock-converse",
-        "cohere" => "cohere-v2",
-        "ollama" => "ollama-chat",
-        "openai" | "azure" | "xai-responses" => "openai-responses",
-        _ => "openai-chat",
-    }
-}
-
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Fields {
-    source: String,
+    sources: Vec<String>,
     fields: Vec<String>,
 }
 
 /// The fields that each kind may send, with the page that lists them.
 fn table() -> BTreeMap<String, Fields> {
     let table: BTreeMap<String, Fields> = toml::from_str(include_str!("data/fields.toml")).expect("the list of fields");
-    assert!(table.values().all(|fields| fields.source.starts_with("https://")), "each list has its source");
+    let sourced = |fields: &Fields| {
+        !fields.sources.is_empty() && fields.sources.iter().all(|source| source.starts_with("https://"))
+    };
+    assert!(table.values().all(sourced), "each list has its sources");
     table
 }
 
@@ -106,10 +97,16 @@ fn requests(kind: &str) -> Vec<ModelRequest> {
     failed.content = Vec::new();
     let mut signed = Reasoning::default();
     (signed.text, signed.signature) = ("hm".into(), Some("c2ln".into()));
-    signed.provider.insert(kind.into(), json!({"id": "rs_1", "summary": []}));
+    let item = |id: &str| match kind {
+        "openai" | "azure" | "xai-responses" => json!({"id": id, "summary": []}),
+        "mistral" => json!({"closed": true}),
+        "cohere" => json!({"plan": id == "rs_3"}),
+        _ => json!({}),
+    };
+    signed.provider.insert(kind.into(), item("rs_1"));
     let mut hidden = Reasoning::default();
     hidden.encrypted = Some("ZW5j".into());
-    hidden.provider.insert(kind.into(), json!({"id": "rs_2", "summary": []}));
+    hidden.provider.insert(kind.into(), item("rs_2"));
     let messages = |last: ToolResult| {
         vec![
             Message::system("be brief"),
@@ -142,7 +139,33 @@ fn requests(kind: &str) -> Vec<ModelRequest> {
         request.messages = messages.into_iter().map(Arc::new).collect();
         request
     };
-    let mut all = vec![base(messages(result)), base(messages(failed))];
+    // What the server has already, and what only some of them say and take back.
+    let reference = || Source::Reference("file_1".into());
+    let bucket = || Source::Url("s3://bucket/a".into());
+    let mut held = vec![image(reference()), file("application/pdf", reference())];
+    if kind == "bedrock" {
+        held = vec![image(bucket()), file("application/pdf", bucket()), file("video/mp4", data())];
+    }
+    let mut planned = Reasoning::default();
+    planned.text = "first this".into();
+    planned.provider.insert(kind.into(), item("rs_3"));
+    let mut special = said(vec![Part::Reasoning(planned), Part::text("Hello"), Part::ToolCall(call.clone())]);
+    let own = match kind {
+        "openai-chat" | "azure-chat" => json!({"refusal": "no", "audio": {"id": "audio_1"}}),
+        "openrouter" => {
+            json!({"reasoning_details": [{"type": "reasoning.text", "text": "hm", "signature": "c2ln", "index": 0, "format": "f"}]})
+        }
+        "cohere" => {
+            json!({"citations": [{"start": 0, "end": 5, "text": "Hello", "sources": [{"type": "tool", "id": "t"}]}]})
+        }
+        "compatible" => json!({"reasoning_field": "reasoning_content"}),
+        _ => json!({}),
+    };
+    special.metadata.insert(kind.into(), own);
+    let answered = ToolResult::new(&call, ToolStatus::Ok, json!("done"));
+    let special =
+        vec![Message::new(Role::User, held), special, Message::new(Role::Tool, vec![Part::ToolResult(answered)])];
+    let mut all = vec![base(messages(result)), base(messages(failed)), base(special)];
     for choice in [ToolChoice::Auto, ToolChoice::None, ToolChoice::Required, ToolChoice::Tool("f".into())] {
         let mut request = base(vec![Message::user("hi")]);
         request.tools = vec![ModelTool::new("f", "does f", schema.clone())];
@@ -182,6 +205,13 @@ fn every_field_is_listed_with_its_source() {
         };
         let ours: BTreeSet<String> = written(kind.name).into_iter().map(|(path, _)| path).collect();
         wrong.extend(
+            listed
+                .fields
+                .iter()
+                .filter(|path| !ours.contains(*path))
+                .map(|path| format!("{}: {path} is never sent", kind.name)),
+        );
+        wrong.extend(
             ours.iter().filter(|path| !listed.fields.contains(path)).map(|path| format!("{}: {path}", kind.name)),
         );
     }
@@ -200,18 +230,29 @@ fn fields_are_of_the_types_that_recorded_clients_send() {
             }
         }
     }
-    let (mut seen, mut wrong) = (0, Vec::new());
+    let (mut seen, mut unseen, mut wrong) = (0, Vec::new(), Vec::new());
     for kind in KINDS {
         let Some(theirs) = recorded.get(api(kind.name)) else { continue };
         for (path, ours) in written(kind.name) {
             // A field that nobody recorded stands in the list with its source.
-            let Some(types) = theirs.get(&path) else { continue };
+            let Some(types) = theirs.get(&path) else {
+                unseen.push((kind.name, path));
+                continue;
+            };
             seen += 1;
-            if !types.contains(ours) {
+            // One that was only ever sent as null says nothing of its type.
+            if !types.contains(ours) && types.iter().any(|kind| *kind != "null") {
                 wrong.push(format!("{}: {path} is {ours}, recorded {types:?}", kind.name));
             }
         }
     }
-    println!("requests: {seen} fields of {} kinds are of the recorded types", KINDS.len());
+    println!(
+        "requests: {seen} fields of {} kinds are of the recorded types; {} are in no recorded request:",
+        KINDS.len(),
+        unseen.len()
+    );
+    for (kind, path) in unseen {
+        println!("    {kind}: {path}");
+    }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

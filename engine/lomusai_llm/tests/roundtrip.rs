@@ -1,13 +1,14 @@
 //! What a provider said goes back to it: an answer is decoded and written again as part of the next request.
 //!
-//! Nothing may be missing but the fields in `data/server_only.toml`, each with its source. And where a recorded conversation goes on,
-//! what its next request took from the answer is in ours.
+//! Each value must come back where it was: in the same item of the answer, under the same name. Nothing may be missing but the fields
+//! in `data/server_only.toml`, each with its source. And where a recorded conversation goes on, what its next request took from the answer
+//! is in ours, in the same field of a message of the same role.
 #![cfg(feature = "remote")]
 #![allow(clippy::print_stdout, reason = "counts are for whoever runs the test")]
 
 mod recorded;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lomusai_llm::replay;
@@ -20,7 +21,7 @@ use serde_json::{Value, json};
 #[derive(Deserialize)]
 struct ServerOnly {
     api: String,
-    /// A path such as `content[].citations`; all below it, too. `*` at its end: any field that begins so.
+    /// A path such as `content[].citations`; all below it, too.
     field: String,
     /// The page of the API reference that says so, or why.
     source: String,
@@ -37,70 +38,112 @@ fn table() -> Vec<ServerOnly> {
     table.server_only
 }
 
-/// Values of a document by path, without those that say nothing.
-fn leaves(value: &Value, path: String, found: &mut Vec<(String, Value)>) {
+fn is_listed(table: &[ServerOnly], api: &str, path: &str) -> bool {
+    table.iter().filter(|known| known.api == api).any(|known| {
+        path == known.field || path.strip_prefix(&known.field).is_some_and(|rest| rest.starts_with(['.', '[']))
+    })
+}
+
+/// Values of a document by path, without those that say nothing. `indexed` names the places in lists, too.
+fn leaves(value: &Value, path: &str, indexed: bool, found: &mut Vec<(String, Value)>) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
-                leaves(value, if path.is_empty() { name.clone() } else { format!("{path}.{name}") }, found);
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                leaves(value, &path, indexed, found);
             }
         }
-        Value::Array(items) => items.iter().for_each(|item| leaves(item, format!("{path}[]"), found)),
+        Value::Array(items) => {
+            for (place, item) in items.iter().enumerate() {
+                let path = if indexed { format!("{path}[{place}]") } else { format!("{path}[]") };
+                leaves(item, &path, indexed, found);
+            }
+        }
         Value::Null | Value::Bool(false) => {}
         Value::String(text) if text.is_empty() => {}
         // Arguments are a document within a text.
         Value::String(text) if text.starts_with('{') => match serde_json::from_str::<Value>(text) {
-            Ok(inner @ Value::Object(_)) => leaves(&inner, path, found),
-            _ => found.push((path, value.clone())),
+            Ok(inner @ Value::Object(_)) => leaves(&inner, path, indexed, found),
+            _ => found.push((path.to_owned(), value.clone())),
         },
-        _ => found.push((path, value.clone())),
+        Value::Number(number) => found.push((path.to_owned(), json!(number.as_f64()))),
+        _ => found.push((path.to_owned(), value.clone())),
     }
 }
 
-/// All texts and numbers of a request, joined by what cannot be in them, to look values up.
-struct Written {
-    texts: String,
-    numbers: BTreeSet<String>,
+fn by_path(value: &Value) -> BTreeMap<String, Value> {
+    let mut found = Vec::new();
+    leaves(value, "", true, &mut found);
+    found.into_iter().collect()
 }
 
-impl Written {
-    fn new(request: &Value) -> Self {
-        let mut found = Vec::new();
-        leaves(request, String::new(), &mut found);
-        let mut written = Self { texts: String::new(), numbers: BTreeSet::new() };
-        for (_, value) in found {
-            match value {
-                Value::String(text) => written.texts.extend([text.as_str(), "\0"]),
-                other => {
-                    written.numbers.insert(number(&other));
-                }
+/// The items of an answer that the model wrote, in order, each as the API names them.
+fn said(api: &str, body: &Value) -> Vec<Value> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let items = match api {
+        "openai-responses" => list(&body["output"]),
+        "anthropic-messages" => list(&body["content"]),
+        "gemini-generate" => list(&body["candidates"][0]["content"]["parts"]),
+        "bedrock-converse" => list(&body["output"]["message"]["content"]),
+        "openai-chat" => vec![body["choices"][0]["message"].clone()],
+        _ => vec![body["message"].clone()],
+    };
+    items.into_iter().filter(|item| !is_silent(item)).collect()
+}
+
+/// An empty text, which no API takes back.
+fn is_silent(item: &Value) -> bool {
+    let fields = item.as_object().map_or(0, |fields| fields.keys().filter(|name| *name != "type").count());
+    fields == 1 && item["text"] == ""
+}
+
+/// What of a request stands for the first answer in it, in the same form.
+fn written(api: &str, request: &Value) -> Vec<Value> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let turn = |messages: &Value, role: &str| {
+        list(messages).into_iter().find(|message| message["role"] == role).unwrap_or_default()
+    };
+    match api {
+        // Between the question and what follows the answer.
+        "openai-responses" => {
+            let items = list(&request["input"]);
+            let end = items
+                .iter()
+                .skip(1)
+                .position(|item| item["role"] == "user" || item["type"] == "function_call_output")
+                .map_or(items.len(), |place| place + 1);
+            items[1..end].to_vec()
+        }
+        "gemini-generate" => list(&turn(&request["contents"], "model")["parts"]),
+        "anthropic-messages" | "bedrock-converse" => list(&turn(&request["messages"], "assistant")["content"]),
+        _ => vec![turn(&request["messages"], "assistant")],
+    }
+}
+
+/// The forms of one thing that an API takes for the same.
+fn unified(api: &str, mut items: Vec<Value>) -> Vec<Value> {
+    for item in &mut items {
+        let Some(fields) = item.as_object_mut() else { continue };
+        // A text alone is a list of one text.
+        if let Some(Value::String(text)) = fields.get("content").filter(|_| api != "ollama-chat") {
+            let kind = if api == "openai-responses" { "output_text" } else { "text" };
+            let list = if text.is_empty() { json!([]) } else { json!([{"type": kind, "text": text}]) };
+            fields.insert("content".into(), list);
+        }
+        if api == "openai-responses" && fields.get("role").is_some_and(|role| role == "assistant") {
+            fields.entry("type").or_insert_with(|| "message".into());
+        }
+        if api == "openai-chat" {
+            // Texts of one answer are one text, and old servers have one call outside of the list.
+            if let Some(Value::Array(parts)) = fields.get_mut("content")
+                && parts.iter().all(|part| part["type"] == "text")
+            {
+                let text: String = parts.iter().filter_map(|part| part["text"].as_str()).collect();
+                *parts = if text.is_empty() { Vec::new() } else { vec![json!({"type": "text", "text": text})] };
             }
         }
-        written
     }
-
-    fn has(&self, value: &Value) -> bool {
-        match value {
-            Value::String(text) => self.texts.contains(text.as_str()),
-            other => self.numbers.contains(&number(other)),
-        }
-    }
-}
-
-fn number(value: &Value) -> String {
-    value.as_f64().map_or_else(|| value.to_string(), |number| number.to_string())
-}
-
-/// The part of an answer that is the model's, as one document.
-fn said(api: &str, body: &Value) -> Value {
-    match api {
-        "openai-chat" => body["choices"][0]["message"].clone(),
-        "openai-responses" => json!({"output": body["output"]}),
-        "anthropic-messages" => json!({"content": body["content"]}),
-        "gemini-generate" => body["candidates"][0]["content"].clone(),
-        "bedrock-converse" => body["output"]["message"].clone(),
-        _ => body["message"].clone(),
-    }
+    items
 }
 
 /// The message of an answer.
@@ -137,42 +180,198 @@ fn request_after(case: &Case, answers: &[Message], previous: &Value) -> Value {
     serde_json::from_slice(&body).expect("a request is JSON")
 }
 
-fn is_listed(table: &[ServerOnly], api: &str, path: &str) -> bool {
-    table.iter().filter(|known| known.api == api).any(|known| match known.field.strip_suffix('*') {
-        Some(start) => path.starts_with(start),
-        None => path == known.field || path.strip_prefix(&known.field).is_some_and(|rest| rest.starts_with(['.', '['])),
-    })
+/// What a stream says as a whole, put together here once more: by the API's own last word, or block by block.
+fn whole(case: &Case, exchange: &Exchange) -> Option<Value> {
+    if !exchange.streamed {
+        return serde_json::from_slice(&exchange.body).ok();
+    }
+    let text = std::str::from_utf8(&exchange.body).ok()?;
+    let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data:")?.trim()).ok());
+    match case.api.as_str() {
+        "openai-responses" => {
+            // Each item when it is whole: some servers leave items out of the list at the end, or give them other ids there.
+            let (mut items, mut id) = (BTreeMap::new(), Value::Null);
+            for event in events {
+                if event["type"] == "response.output_item.done" {
+                    items.insert(event["output_index"].as_u64().unwrap_or(0), event["item"].clone());
+                }
+                if event["response"]["id"].is_string() {
+                    id = event["response"]["id"].clone();
+                }
+            }
+            (!items.is_empty()).then(|| json!({"id": id, "output": items.into_values().collect::<Vec<_>>()}))
+        }
+        "anthropic-messages" => {
+            let mut blocks: BTreeMap<u64, Value> = BTreeMap::new();
+            let mut inputs: BTreeMap<u64, String> = BTreeMap::new();
+            for event in events {
+                let index = event["index"].as_u64().unwrap_or(0);
+                match event["type"].as_str()? {
+                    "content_block_start" => drop(blocks.insert(index, event["content_block"].clone())),
+                    "content_block_delta" => {
+                        let (delta, block) = (&event["delta"], blocks.get_mut(&index)?);
+                        let mut grow = |field: &str| {
+                            let so_far = block[field].as_str().unwrap_or_default();
+                            block[field] = format!("{so_far}{}", delta[field].as_str().unwrap_or_default()).into();
+                        };
+                        match delta["type"].as_str()? {
+                            "text_delta" => grow("text"),
+                            "thinking_delta" => grow("thinking"),
+                            "signature_delta" => grow("signature"),
+                            "citations_delta" => match &mut block["citations"] {
+                                Value::Array(citations) => citations.push(delta["citation"].clone()),
+                                none => *none = json!([delta["citation"]]),
+                            },
+                            "input_json_delta" => {
+                                inputs.entry(index).or_default().push_str(delta["partial_json"].as_str()?);
+                            }
+                            _ => return None,
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            for (index, input) in inputs.into_iter().filter(|(_, input)| !input.is_empty()) {
+                blocks.get_mut(&index)?["input"] = serde_json::from_str(&input).ok()?;
+            }
+            Some(json!({"content": blocks.into_values().collect::<Vec<_>>()}))
+        }
+        "gemini-generate" => {
+            let mut parts: Vec<Value> = Vec::new();
+            for part in events
+                .flat_map(|event| event["candidates"][0]["content"]["parts"].as_array().cloned().unwrap_or_default())
+            {
+                // Texts without a signature are pieces of one; a thought goes on until it is signed.
+                let plain = |part: &Value| part["text"].is_string() && part.get("thoughtSignature").is_none();
+                match parts.last_mut() {
+                    Some(last)
+                        if plain(last)
+                            && last["thought"] == part["thought"]
+                            && part["text"].is_string()
+                            && (plain(&part) || part["thought"] == true) =>
+                    {
+                        let text = format!("{}{}", last["text"].as_str()?, part["text"].as_str()?);
+                        last["text"] = text.into();
+                        if let Some(signature) = part.get("thoughtSignature") {
+                            last["thoughtSignature"] = signature.clone();
+                        }
+                    }
+                    _ if part["functionCall"]["partialArgs"].is_array()
+                        || part["functionCall"]["willContinue"] == true =>
+                    {
+                        return None;
+                    }
+                    _ if part["functionCall"] == json!({}) => return None,
+                    _ => parts.push(part),
+                }
+            }
+            Some(json!({"candidates": [{"content": {"parts": parts}}]}))
+        }
+        _ => None,
+    }
 }
 
 #[test]
-fn an_answer_goes_back_whole() {
+fn an_answer_goes_back_whole_and_in_its_place() {
     let table = table();
     let mut lost: BTreeMap<String, (usize, String)> = BTreeMap::new();
-    let mut count = 0;
+    let mut counts: BTreeMap<String, [usize; 3]> = BTreeMap::new();
     for case in cases() {
-        for exchange in case.exchanges.iter().filter(|exchange| exchange.is_answer() && !exchange.streamed) {
+        for exchange in case.exchanges.iter().filter(|exchange| exchange.is_answer()) {
             let Some(message) = message(&case, exchange, 1) else { continue };
-            let body: Value = serde_json::from_slice(&exchange.body).expect("a body of JSON");
-            let written = Written::new(&request_after(&case, &[message], &Value::Null));
-            let mut values = Vec::new();
-            leaves(&said(&case.api, &body), String::new(), &mut values);
-            count += 1;
-            for (path, value) in values {
-                // A provider without ids gets ours, and the role is written by us.
-                if path != "role" && !is_listed(&table, &case.api, &path) && !written.has(&value) {
-                    let example =
-                        || format!("{}: {}", case.file, value.to_string().chars().take(120).collect::<String>());
-                    lost.entry(format!("{} {path}", case.api)).or_insert_with(|| (0, example())).0 += 1;
+            let Some(body) = whole(&case, exchange) else { continue };
+            let request = request_after(&case, &[message], &Value::Null);
+            let theirs = unified(&case.api, said(&case.api, &body));
+            let ours = unified(&case.api, written(&case.api, &request));
+            let [answers, streamed, values] = counts.entry(case.api.clone()).or_default();
+            *answers += 1;
+            *streamed += usize::from(exchange.streamed);
+            let (theirs, ours) = (by_path(&json!(theirs)), by_path(&json!(ours)));
+            for (path, value) in theirs {
+                *values += 1;
+                let plain: String =
+                    path.split_once(']').map_or(path.as_str(), |(_, rest)| rest).trim_start_matches('.').into();
+                let plain = without_places(&plain);
+                // The role is written by us, of a message that says anything.
+                let role = path == "[0].role";
+                if role || is_listed(&table, &case.api, &plain) || ours.get(&path) == Some(&value) {
+                    continue;
                 }
+                let short = |value: &Value| value.to_string().chars().take(120).collect::<String>();
+                let found = ours.get(&path).map_or("nothing".to_owned(), short);
+                let example = || format!("{}: {path}: {} became {found}", case.file, short(&value));
+                lost.entry(format!("{} {plain}", case.api)).or_insert_with(|| (0, example())).0 += 1;
             }
         }
     }
-    println!("round trip: {count} whole answers go back");
+    for (api, [answers, streamed, values]) in &counts {
+        println!("round trip: {api}: {answers} answers ({streamed} streamed), {values} values, each in its place");
+    }
     assert!(lost.is_empty(), "lost on the way back: {lost:#?}");
 }
 
+/// A path without the places in lists.
+fn without_places(path: &str) -> String {
+    let mut out = String::new();
+    let mut inside = false;
+    for c in path.chars() {
+        match c {
+            '[' => (inside, out) = (true, out + "["),
+            ']' => (inside, out) = (false, out + "]"),
+            _ if inside => {}
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Fields that recorded clients moved, each with where it came from: theirs, ours, and why.
+const MOVED: [(&str, &str, &str); 7] = [
+    // The client took the thought out of the text, between `<think>` and `</think>`.
+    ("ollama-chat", "[].thinking", "[].content"),
+    // It sent a refusal back as a text, and a thought under another of its two names.
+    ("openai-chat", "[].content[].text", "[].refusal"),
+    ("openai-chat", "[].reasoning_content", "[].reasoning"),
+    // It called a call by the id of its item.
+    ("openai-responses", "[].call_id", "[].id"),
+    // The result of a client's own tool search names its call.
+    ("openai-responses", "[].call_id", "[].call_id"),
+    // It wrote a search for tools in another form of its own.
+    ("openai-responses", "[].arguments.queries[]", "[].arguments.paths[]"),
+    ("openai-chat", "[].tool_calls[].function.arguments.queries[]", "[].tool_calls[].function.arguments.id"),
+];
+
+/// Of a request: the values in messages of the model, and in those of others, by field. Names are the API's own, whichever way a client
+/// writes them.
+fn fields(api: &str, request: &Value) -> Vec<(bool, String, Value)> {
+    let items = ["messages", "input", "contents"].iter().find_map(|name| request[*name].as_array()).cloned();
+    let mut found = Vec::new();
+    for item in items.unwrap_or_default() {
+        let role = item["role"].as_str();
+        let own = matches!(role, Some("assistant" | "model"))
+            || role.is_none() && item["type"].as_str().is_some_and(|kind| !kind.ends_with("_output"));
+        let mut values = Vec::new();
+        leaves(&json!(unified(api, vec![item])), "", false, &mut values);
+        found.extend(values.into_iter().map(|(path, value)| (own, camel(api, &path), value)));
+    }
+    if let Some(id) = request["previous_response_id"].as_str() {
+        found.push((false, "previous_response_id".into(), id.into()));
+    }
+    found
+}
+
+/// Google's API takes its names in either form.
+fn camel(api: &str, path: &str) -> String {
+    let mut words = path.split('_');
+    if api != "gemini-generate" {
+        return path.to_owned();
+    }
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |name, word| name + &word[..1.min(word.len())].to_uppercase() + &word[1.min(word.len())..])
+}
+
 #[test]
-fn what_the_next_request_took_from_an_answer_is_in_ours() {
+fn what_the_next_request_took_from_an_answer_is_in_ours_in_its_field() {
     let table = table();
     let (mut pairs, mut values_seen, mut apart) = (0, 0, Vec::new());
     let mut lost = Vec::new();
@@ -186,36 +385,51 @@ fn what_the_next_request_took_from_an_answer_is_in_ours() {
                 continue;
             };
             answers.push(answer);
-            let ours = Written::new(&request_after(&case, &answers, &next.request["previous_response_id"]));
-            let before = Written::new(&now.request);
+            let ours = fields(&case.api, &request_after(&case, &answers, &next.request["previous_response_id"]));
+            let before: Vec<Value> = fields(&case.api, &now.request).into_iter().map(|(_, _, value)| value).collect();
             // What the answer said, by its raw bytes: of a stream, by what was made of it.
-            let source = match serde_json::from_slice::<Value>(&now.body) {
-                Ok(body) => said(&case.api, &body),
-                Err(_) => json!(answers.last().map(|answer| &answer.parts)),
+            let source = match whole(&case, now) {
+                Some(body) => json!({"said": said(&case.api, &body), "id": body["id"]}),
+                None => json!(answers.last().map(|answer| (&answer.parts, &answer.metadata))),
             };
-            let theirs = Written::new(&source);
-            let mut taken = Vec::new();
-            leaves(&next.request, String::new(), &mut taken);
-            // The conversation, and not what stands beside it.
-            let spoken = ["messages", "input", "contents", "previous_response_id"];
-            taken.retain(|(path, _)| spoken.iter().any(|place| path.starts_with(place)));
+            let mut theirs = Vec::new();
+            leaves(&source, "", false, &mut theirs);
+            // A short text may be in a long one by chance.
+            let within = |said: &Value, value: &Value| {
+                said.as_str().zip(value.as_str()).is_some_and(|(said, value)| value.len() >= 40 && said.contains(value))
+            };
+            let has = |value: &Value| theirs.iter().any(|(_, said)| said == value || within(said, value));
             let short = |value: &Value| value.as_str().is_none_or(|text| text.chars().count() < 8);
-            taken.retain(|(path, value)| {
-                !short(value) && theirs.has(value) && !before.has(value) && !is_listed(&table, &case.api, path)
-            });
+            let taken: Vec<_> = fields(&case.api, &next.request)
+                .into_iter()
+                .filter(|(own, path, value)| {
+                    let path = path.trim_start_matches("[].");
+                    // Of what others say, the ids are the answer's: what a tool says is its own.
+                    let last = path.rsplit('.').next().unwrap_or(path).to_lowercase();
+                    let kept = *own || last.ends_with("id");
+                    kept && !short(value)
+                        && has(value)
+                        && !before.contains(value)
+                        && !is_listed(&table, &case.api, path)
+                })
+                .collect();
             if taken.is_empty() {
                 apart.push(format!("{} #{number}", case.file));
                 continue;
             }
             pairs += 1;
-            for (path, value) in taken {
+            for wanted in taken {
                 values_seen += 1;
-                if !ours.has(&value) {
-                    lost.push(format!(
-                        "{} #{number}: {path}: {}",
-                        case.file,
-                        value.to_string().chars().take(160).collect::<String>()
-                    ));
+                let (own, path, value) = &wanted;
+                let is_there = ours.iter().any(|(by, place, said)| {
+                    let moved = MOVED.contains(&(case.api.as_str(), path.as_str(), place.as_str()));
+                    // A text that the client cut is within the whole one.
+                    ((by, place) == (own, path) || moved) && (said == value || within(said, value))
+                });
+                if !is_there {
+                    let who = if *own { "the model's" } else { "another's" };
+                    let value = value.to_string().chars().take(120).collect::<String>();
+                    lost.push(format!("{} #{number} ({}): {who} {path}: {value}", case.file, case.kind));
                 }
             }
         }

@@ -166,26 +166,16 @@ fn differences(case: &Case, exchange: &Exchange) -> Vec<(&'static str, String)> 
         *call = json!({"id": id, "name": call["name"], "args": call["args"]});
     }
     let calls = json!(calls);
-    // Pieces of one call, which the recording took for calls without a name: only the names can be compared.
+    // Pieces of one call, which the recording took for calls without a name: put together here once more from the raw bytes.
     let in_pieces = expected_calls.iter().any(|call| call["name"].is_null());
-    let names = |calls: &Value| {
-        calls
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|call| call["name"].clone())
-            .filter(|name| !name.is_null())
-            .collect::<Value>()
-    };
-    let expected_calls = json!(expected_calls);
     let (calls, expected_calls) =
-        if in_pieces { (names(&calls), names(&expected_calls)) } else { (calls, expected_calls) };
+        if in_pieces { (by_path(&calls), from_pieces(exchange)) } else { (calls, json!(expected_calls)) };
     // Where the pieces of a stream do not make up the whole text that it ends with, both are recorded.
     let pieces = expected["delta_text"].as_str().filter(|pieces| *pieces == said.text());
     let expected_text = pieces.map_or_else(|| [text("text"), text("refusal")].concat(), str::to_owned);
     let mut found = vec![
         ("text", json!(said.text()), json!(expected_text)),
-        ("reasoning", json!(thought), json!(text("reasoning"))),
+        ("reasoning", json!(thought), json!([plan(case, exchange), text("reasoning").to_owned()].concat())),
         ("tool_calls", calls, expected_calls),
         ("finish", finish(case, &answer, facts), expected["finish"].clone()),
     ];
@@ -201,7 +191,7 @@ fn differences(case: &Case, exchange: &Exchange) -> Vec<(&'static str, String)> 
     if expected["server_items"].is_array() {
         found.push(("server_items", server_items(&answer), expected["server_items"].clone()));
     }
-    found.extend(usage(case, &answer, &expected["usage"]));
+    found.extend(usage(case, exchange, &answer, &expected["usage"]));
     let different = found.into_iter().filter(|(_, ours, theirs)| ours != theirs);
     different.map(|(what, ours, theirs)| (what, differing(&ours, &theirs))).collect()
 }
@@ -214,15 +204,78 @@ fn differing(ours: &Value, theirs: &Value) -> String {
     format!("{}, expected {}", from(&ours), from(&theirs))
 }
 
-/// What the model thought. Cohere's plan for its tools is thinking to us; the recording leaves it out.
+/// What the model thought.
 fn reasoning(answer: &Answer) -> String {
     let texts = answer.message.parts.iter().filter_map(|part| match part {
-        Part::Reasoning(reasoning) if reasoning.provider.get("cohere").is_none_or(|own| own["plan"] != true) => {
-            Some(reasoning.text.as_str())
-        }
+        Part::Reasoning(reasoning) => Some(reasoning.text.as_str()),
         _ => None,
     });
     texts.collect()
+}
+
+/// Cohere's plan for its tools, by the raw bytes: it is thinking to us, and the recording leaves it out.
+fn plan(case: &Case, exchange: &Exchange) -> String {
+    let plan = |message: &Value| message["tool_plan"].as_str().unwrap_or_default().to_owned();
+    match case.api.as_str() {
+        "cohere-v2" if exchange.streamed => events(exchange).map(|event| plan(&event["delta"]["message"])).collect(),
+        "cohere-v2" => {
+            serde_json::from_slice::<Value>(&exchange.body).map_or(String::new(), |body| plan(&body["message"]))
+        }
+        _ => String::new(),
+    }
+}
+
+/// The JSON of each event of a stream.
+fn events(exchange: &Exchange) -> impl Iterator<Item = Value> {
+    let text = String::from_utf8_lossy(&exchange.body).into_owned();
+    let events = text.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data:")?.trim()).ok());
+    events.collect::<Vec<Value>>().into_iter()
+}
+
+/// Calls whose arguments came in pieces, as the values by path that the bytes hold.
+fn from_pieces(exchange: &Exchange) -> Value {
+    let mut calls: Vec<Value> = Vec::new();
+    let mut open = false;
+    for event in events(exchange) {
+        for part in event["candidates"][0]["content"]["parts"].as_array().into_iter().flatten() {
+            let Some(call) = part["functionCall"].as_object() else { continue };
+            if !open {
+                calls.push(json!({"name": call["name"], "values": {}}));
+            }
+            let values = &mut calls.last_mut().expect("it began")["values"];
+            for piece in call.get("partialArgs").and_then(Value::as_array).into_iter().flatten() {
+                let place = &mut values[piece["jsonPath"].as_str().expect("a path")];
+                let value = ["stringValue", "numberValue", "boolValue"].iter().find_map(|kind| piece.get(*kind));
+                *place = match (&*place, value.cloned().unwrap_or_default()) {
+                    (Value::String(so_far), Value::String(more)) => format!("{so_far}{more}").into(),
+                    (_, value) => value,
+                };
+            }
+            open = call.get("willContinue") == Some(&Value::Bool(true));
+        }
+    }
+    json!(calls)
+}
+
+/// The same of whole calls.
+fn by_path(calls: &Value) -> Value {
+    fn walk(value: &Value, path: &str, found: &mut serde_json::Map<String, Value>) {
+        match value {
+            Value::Object(fields) => {
+                fields.iter().for_each(|(name, value)| walk(value, &format!("{path}.{name}"), found))
+            }
+            Value::Array(items) => {
+                items.iter().enumerate().for_each(|(place, value)| walk(value, &format!("{path}[{place}]"), found));
+            }
+            value => drop(found.insert(path.to_owned(), value.clone())),
+        }
+    }
+    let values = |call: &Value| {
+        let mut found = serde_json::Map::new();
+        walk(&call["args"], "$", &mut found);
+        json!({"name": call["name"], "values": found})
+    };
+    calls.as_array().into_iter().flatten().map(values).collect()
 }
 
 fn called(call: &ToolCall) -> Value {
@@ -266,8 +319,32 @@ fn server_items(answer: &Answer) -> Value {
     items.collect()
 }
 
+/// What providers call tokens read from a cache, and written to one.
+const CACHE_READ: [&str; 6] = [
+    "cached_tokens",
+    "cache_read_input_tokens",
+    "cacheReadInputTokens",
+    "cachedContentTokenCount",
+    "prompt_cache_hit_tokens",
+    "num_cached_tokens",
+];
+const CACHE_WRITE: [&str; 3] = ["cache_creation_input_tokens", "cacheWriteInputTokens", "cache_write_tokens"];
+
+/// The largest count of one of these names in the raw bytes.
+fn raw_count(exchange: &Exchange, names: &[&str]) -> u64 {
+    let text = String::from_utf8_lossy(&exchange.body);
+    let mut most = 0;
+    for name in names.iter().map(|name| format!("\"{name}\":")) {
+        for rest in text.split(&name).skip(1) {
+            let digits: String = rest.trim_start().chars().take_while(char::is_ascii_digit).collect();
+            most = most.max(digits.parse().unwrap_or(0));
+        }
+    }
+    most
+}
+
 /// The counts of tokens, in each provider's own meaning.
-fn usage(case: &Case, answer: &Answer, counted: &Value) -> Vec<(&'static str, Value, Value)> {
+fn usage(case: &Case, exchange: &Exchange, answer: &Answer, counted: &Value) -> Vec<(&'static str, Value, Value)> {
     if !counted.is_object() {
         return Vec::new();
     }
@@ -300,12 +377,18 @@ fn usage(case: &Case, answer: &Answer, counted: &Value) -> Vec<(&'static str, Va
             found.push(("usage.total", usage.total(), count("total")));
         }
     }
-    // What was not recorded cannot be compared.
-    let recorded = |what: &str| {
-        what.strip_prefix("usage.")
-            .is_some_and(|field| counted[field].is_u64() || !matches!(field, "cached_input" | "total" | "cache_write"))
-    };
-    found.retain(|(what, ..)| recorded(what));
+    // Where no total was recorded, its parts are all there is to compare; where nothing of a cache was, the raw bytes say.
+    if !counted["total"].is_u64() {
+        found.retain(|(what, ..)| *what != "usage.total");
+    }
+    for (what, field, names) in [
+        ("usage.cached_input", "cached_input", CACHE_READ.as_slice()),
+        ("usage.cache_write", "cache_write", CACHE_WRITE.as_slice()),
+    ] {
+        for (_, _, theirs) in found.iter_mut().filter(|(found, ..)| *found == what && !counted[field].is_u64()) {
+            *theirs = raw_count(exchange, names);
+        }
+    }
     found.into_iter().map(|(what, ours, theirs)| (what, json!(ours), json!(theirs))).collect()
 }
 

@@ -68,8 +68,12 @@ struct Output<'a> {
 #[derive(Deserialize)]
 struct Message<'a> {
     #[serde(borrow, default)]
-    content: Vec<&'a RawValue>,
+    content: Option<Vec<&'a RawValue>>,
 }
+
+/// The events of a stream.
+const EVENTS: [&str; 6] =
+    ["messageStart", "contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop", "metadata"];
 
 impl Fold for Answer {
     fn event(&mut self, wire: Event<'_>, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
@@ -79,23 +83,26 @@ impl Fold for Answer {
         if !wire.name.is_empty() {
             return self.named(wire.name, event(wire.data)?, wire.data, chunks);
         }
-        // Without a framing that names it, an event is an object with its name as the one field.
-        let object: Map<String, Value> = event(wire.data)?;
+        // Without a framing that names it, an event is an object with its name as the one field that matters.
+        let mut object: Map<String, Value> = event(wire.data)?;
+        object.retain(|_, value| value.is_object());
         if object.contains_key("output") {
             return self.body(wire.data.as_bytes(), chunks);
         }
-        match object.iter().next() {
-            Some((name, data @ Value::Object(_))) if object.len() == 1 => {
-                self.named(name, data.clone(), wire.data, chunks)
-            }
-            _ => Err(complaint_of(wire.data)),
+        let known = object.keys().find(|name| EVENTS.contains(&name.as_str()) || name.ends_with("Exception")).cloned();
+        let name = known.or_else(|| object.keys().next().filter(|name| *name != "error" && object.len() == 1).cloned());
+        match name.and_then(|name| object.remove_entry(&name)) {
+            Some((name, data)) => self.named(&name, data, wire.data, chunks),
+            None => Err(complaint_of(wire.data)),
         }
     }
 
     fn body(&mut self, body: &[u8], chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
         let text = String::from_utf8_lossy(body);
         let whole: Whole<'_> = event(&text)?;
-        for (index, block) in whole.output.message.into_iter().flat_map(|message| message.content).enumerate() {
+        for (index, block) in
+            whole.output.message.into_iter().filter_map(|message| message.content).flatten().enumerate()
+        {
             self.whole(index as u64, block, chunks)?;
         }
         let mut facts = whole.facts;
@@ -169,6 +176,8 @@ impl Answer {
     /// A block that came in one piece.
     fn whole(&mut self, index: u64, raw: &RawValue, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
         let mut block: Map<String, Value> = event(raw.get())?;
+        // A block is known by the field that it has.
+        block.retain(|_, value| !value.is_null());
         if let Some(Value::String(text)) = block.get("text") {
             self.text(index, text.clone(), chunks);
         } else if let Some(tool) = block.get("toolUse").filter(|tool| is_ours(tool)) {

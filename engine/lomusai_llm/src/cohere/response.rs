@@ -35,9 +35,9 @@ pub(super) struct Answer {
 #[derive(Deserialize)]
 struct Wire {
     #[serde(default)]
-    r#type: String,
+    r#type: Option<String>,
     #[serde(default)]
-    index: u64,
+    index: Option<u64>,
     #[serde(default)]
     id: Option<Value>,
     #[serde(default)]
@@ -55,7 +55,8 @@ impl Fold for Answer {
         }
         let data: Wire = event(data)?;
         let message = &data.delta["message"];
-        match if data.r#type.is_empty() { wire.name } else { &data.r#type } {
+        let index = data.index.unwrap_or(0);
+        match data.r#type.as_deref().filter(|kind| !kind.is_empty()).unwrap_or(wire.name) {
             "message-start" => {
                 self.begun = true;
                 self.facts.keep("id", data.id);
@@ -68,11 +69,11 @@ impl Fold for Answer {
             }
             "tool-call-start" => {
                 self.plan_done(chunks);
-                self.call(data.index, &message["tool_calls"], chunks);
+                self.call(index, &message["tool_calls"], chunks);
             }
             "tool-call-delta" => {
                 let arguments = text(&message["tool_calls"]["function"]["arguments"]);
-                if let (Some(index), false) = (self.calls.get(&data.index), arguments.is_empty()) {
+                if let (Some(index), false) = (self.calls.get(&index), arguments.is_empty()) {
                     chunks.push_back(ModelChunk::ToolCallDelta { index: *index, name: None, id: None, arguments });
                 }
             }

@@ -159,6 +159,8 @@ impl Answer {
 
     fn part(&mut self, raw: &RawValue, chunks: &mut VecDeque<ModelChunk>) -> Result<()> {
         let mut part: Map<String, Value> = event(raw.get())?;
+        // A part is known by the fields that it has.
+        part.retain(|_, value| !value.is_null());
         let in_text = std::mem::take(&mut self.in_text);
         let signature = match part.get("thoughtSignature") {
             Some(Value::String(signature)) => Some(signature.clone()),
@@ -185,12 +187,13 @@ impl Answer {
             // An empty text says nothing, unless it is signed.
             (Some(Value::String(_)), None, None) if signature.is_none() => self.in_text = in_text,
             (None, Some(Value::Object(call)), None) => {
+                let pieces = call.get("partialArgs").and_then(Value::as_array);
                 let name = call.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
                 let id = call.get("id").and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned);
                 let goes_on = call.get("willContinue") == Some(&Value::Bool(true));
-                if self.partial.is_some() && name.is_empty() || goes_on || call.contains_key("partialArgs") {
+                if self.partial.is_some() && name.is_empty() || goes_on || pieces.is_some() {
                     let partial = self.partial.get_or_insert_with(|| PartialCall::new(name, id, signature));
-                    for piece in call.get("partialArgs").and_then(Value::as_array).into_iter().flatten() {
+                    for piece in pieces.into_iter().flatten() {
                         partial.push(piece);
                     }
                     if !goes_on {

@@ -57,7 +57,8 @@ pub(crate) fn complaint(body: &Value) -> Option<Complaint> {
     let seconds =
         delays.filter_map(|delay| delay.strip_suffix('s')?.parse::<f64>().ok()).find(|seconds| *seconds >= 0.0);
     let retry_after_ms = seconds.map(|seconds| (seconds * 1000.0).ceil() as u64);
-    Some(Complaint { message: excerpt(&message, MESSAGE_CHARS_MAX), code, status, retry_after_ms })
+    let request_id = [body, place].iter().find_map(|place| place["request_id"].as_str()).map(str::to_owned);
+    Some(Complaint { message: excerpt(&message, MESSAGE_CHARS_MAX), code, status, retry_after_ms, request_id })
 }
 
 fn message(place: &Value) -> Option<String> {

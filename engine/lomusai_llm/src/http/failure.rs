@@ -16,6 +16,8 @@ pub(crate) struct Complaint {
     pub(crate) status: Option<u16>,
     /// When to try again, where the body says so.
     pub(crate) retry_after_ms: Option<u64>,
+    /// What the provider calls the request, where the body says so.
+    pub(crate) request_id: Option<String>,
 }
 
 /// The error for an answer of this status.
@@ -103,6 +105,9 @@ pub(crate) fn nonsense(what: &str, answer: &str) -> Error {
 }
 
 fn finish(mut body: ErrorBody, complaint: Complaint) -> Error {
+    if let Some(id) = complaint.request_id {
+        body.details.entry("request_id".to_owned()).or_insert_with(|| id.into());
+    }
     if let Some(code) = complaint.code {
         // Waiting does not refill an account.
         body.retryable &= code != "insufficient_quota";

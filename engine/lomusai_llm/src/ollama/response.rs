@@ -23,7 +23,7 @@ struct Wire<'a> {
     #[serde(borrow, default)]
     message: Option<Said<'a>>,
     #[serde(default)]
-    done: bool,
+    done: Option<bool>,
     #[serde(default)]
     error: Option<Value>,
     #[serde(flatten)]
@@ -51,7 +51,7 @@ struct Call<'a> {
 #[derive(Deserialize)]
 struct Function<'a> {
     #[serde(default)]
-    name: String,
+    name: Option<String>,
     #[serde(borrow, default)]
     arguments: Option<&'a RawValue>,
     #[serde(default)]
@@ -64,7 +64,8 @@ impl Fold for Answer {
             return Ok(());
         }
         let data: Wire<'_> = event(wire.data)?;
-        if data.error.is_some() || (data.message.is_none() && !data.done) {
+        let done = data.done == Some(true);
+        if data.error.is_some_and(|error| !error.is_null()) || (data.message.is_none() && !done) {
             return Err(complaint_of(wire.data));
         }
         if let Some(said) = data.message {
@@ -72,9 +73,17 @@ impl Fold for Answer {
             chunks.extend(reasoning.map(|text| ModelChunk::Reasoning { text, signature: None, encrypted: None }));
             chunks.extend(said.content.filter(|text| !text.is_empty()).map(ModelChunk::text));
             for Call { id, function } in said.tool_calls.into_iter().flatten() {
-                let arguments = Value::String(function.arguments.map_or("{}", RawValue::get).to_owned());
+                let written = function.arguments.map_or("{}", RawValue::get);
+                // An object by the API, its text by some servers.
+                let text = if written.starts_with('"') { serde_json::from_str(written).ok() } else { None };
+                let arguments = Value::String(text.unwrap_or_else(|| written.to_owned()));
                 let id = id.filter(|id| !id.is_empty());
-                chunks.push_back(ModelChunk::ToolCall { name: function.name, arguments, id, signature: None });
+                chunks.push_back(ModelChunk::ToolCall {
+                    name: function.name.unwrap_or_default(),
+                    arguments,
+                    id,
+                    signature: None,
+                });
                 if let Some(index) = function.index {
                     let fields = Map::from_iter([("index".to_owned(), index)]);
                     chunks.push_back(ModelChunk::Fields { index: None, provider: self.facts.name().into(), fields });
@@ -83,11 +92,11 @@ impl Fold for Answer {
         }
         for (field, value) in data.facts {
             // Each piece has a time of its own; the last one counts.
-            if field != "created_at" || data.done {
+            if field != "created_at" || done {
                 self.facts.keep(&field, Some(value));
             }
         }
-        if data.done {
+        if done {
             self.finish(chunks);
         } else {
             self.facts.tell(chunks);

@@ -73,6 +73,12 @@ struct Item {
     thought: bool,
     /// Of a thought: the last part that text was told of.
     thought_part: Option<(bool, u64)>,
+    /// Of a thought: its texts so far, the summary's (`false`) before its own.
+    thoughts: BTreeMap<(bool, u64), String>,
+    /// Of a thought: what was told of it when another item began before it was whole.
+    settled: Option<Map<String, Value>>,
+    /// Of a message: any of its contents was told.
+    told: bool,
     /// Of a call: our index, and whether any arguments were told.
     call: Option<(u32, bool)>,
 }
@@ -80,7 +86,7 @@ struct Item {
 #[derive(Deserialize)]
 struct Wire {
     #[serde(default)]
-    r#type: String,
+    r#type: Option<String>,
     #[serde(default)]
     output_index: Option<u64>,
     #[serde(default)]
@@ -109,7 +115,7 @@ impl Fold for Answer {
         let data: Wire = event(data)?;
         let delta = || data.delta.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned();
         let index = data.output_index.unwrap_or(0);
-        match if data.r#type.is_empty() { wire.name } else { &data.r#type } {
+        match data.r#type.as_deref().filter(|kind| !kind.is_empty()).unwrap_or(wire.name) {
             "response.output_item.added" => {
                 if let Some(item) = data.item {
                     self.start(index, item, chunks);
@@ -229,11 +235,34 @@ impl Answer {
     }
 
     fn start(&mut self, index: u64, fields: Map<String, Value>, chunks: &mut VecDeque<ModelChunk>) {
+        self.settle(chunks);
         let mut item = Item { fields, ..Item::default() };
+        if item.kind() == "message" {
+            // Not what it will be when it goes back.
+            item.fields.remove("status");
+        }
         if item.kind() == "function_call" {
             item.call = Some((self.call(&item.fields, chunks), false));
         }
         self.open.insert(index, item);
+    }
+
+    /// Tells what is known of thoughts that are not whole yet: what comes now is of another item.
+    fn settle(&mut self, chunks: &mut VecDeque<ModelChunk>) {
+        let provider = self.facts.name();
+        for item in self.open.values_mut().filter(|item| item.thought && item.settled.is_none()) {
+            let mut fields = item.fields.clone();
+            fields.remove("type");
+            for (own, field, kind) in [(false, "summary", "summary_text"), (true, "content", "reasoning_text")] {
+                let texts = item.thoughts.iter().filter(|((of, _), _)| *of == own);
+                let parts: Vec<Value> = texts.map(|(_, text)| json!({"type": kind, "text": text})).collect();
+                if !parts.is_empty() {
+                    fields.insert(field.into(), parts.into());
+                }
+            }
+            item.settled = Some(fields.clone());
+            chunks.push_back(ModelChunk::Fields { index: None, provider: provider.into(), fields });
+        }
     }
 
     /// Tells that a call begins.
@@ -267,6 +296,7 @@ impl Answer {
     fn thought(&mut self, index: u64, part: (bool, u64), text: String, chunks: &mut VecDeque<ModelChunk>) {
         let item = self.open.entry(index).or_default();
         item.thought |= !text.is_empty();
+        item.thoughts.entry(part).or_default().push_str(&text);
         item.thought_part = Some(part);
         if !text.is_empty() {
             chunks.push_back(ModelChunk::Reasoning { text, signature: None, encrypted: None });
@@ -316,6 +346,9 @@ impl Answer {
             }
             chunks.push_back(ModelChunk::Text { text });
         }
+        if let Some(item) = self.open.get_mut(&index) {
+            item.told = true;
+        }
         let fields = Map::from_iter([("item".to_owned(), fields.into()), ("part".to_owned(), part.into())]);
         chunks.push_back(ModelChunk::Fields { index: None, provider: self.facts.name().into(), fields });
     }
@@ -326,23 +359,41 @@ impl Answer {
             return;
         }
         self.told_ids.extend(fields.get("id").and_then(Value::as_str).map(str::to_owned));
-        let provider = || self.facts.name().to_owned();
+        let name = self.facts.name();
+        let provider = || name.to_owned();
         match fields.get("type").and_then(Value::as_str).unwrap_or_default() {
             "message" => {
                 let contents = match fields.get_mut("content").map(Value::take) {
                     Some(Value::Array(contents)) => contents,
                     _ => Vec::new(),
                 };
-                self.open.entry(index).or_default().fields = fields;
+                let item = self.open.entry(index).or_default();
+                item.fields = fields.clone();
+                let told = item.told;
                 for (content, part) in contents.into_iter().enumerate() {
                     if let Value::Object(part) = part {
                         self.content(index, content as u64, part, chunks);
                     }
                 }
                 self.open.remove(&index);
+                if told {
+                    // Its contents were told before it was whole.
+                    fields.retain(|name, _| !matches!(name.as_str(), "type" | "role" | "content"));
+                    let fields = Map::from_iter([("item".to_owned(), fields.into())]);
+                    chunks.push_back(ModelChunk::Fields { index: None, provider: provider(), fields });
+                }
             }
             "reasoning" => {
                 let item = self.open.remove(&index).unwrap_or_default();
+                if let Some(mut settled) = item.settled {
+                    settled.insert("type".into(), "reasoning".into());
+                    if settled != fields {
+                        // It has grown since: the whole of it goes back in place of what was known.
+                        let part = Part::Provider { provider: provider(), data: fields.into(), attached: false };
+                        chunks.push_back(ModelChunk::Part { part });
+                    }
+                    return;
+                }
                 let encrypted = match fields.remove("encrypted_content") {
                     Some(Value::String(encrypted)) => Some(encrypted),
                     _ => None,

@@ -81,6 +81,19 @@ fn kind(api: &str, provider: &str) -> &'static str {
     named(own).or_else(|| named(any)).unwrap_or_else(|| panic!("this build has no kind for {api} of {provider}"))
 }
 
+/// Which wire a kind speaks, as the recordings call it.
+pub(crate) fn api(kind: &str) -> &'static str {
+    match kind {
+        "anthropic" => "anthropic-messages",
+        "google" => "gemini-generate",
+        "bedrock" => "bedrock-converse",
+        "cohere" => "cohere-v2",
+        "ollama" => "ollama-chat",
+        "openai" | "azure" | "xai-responses" => "openai-responses",
+        _ => "openai-chat",
+    }
+}
+
 fn read(folder: &Path, case: &Value) -> Case {
     let file = folder.join(case["file"].as_str().expect("a case names its file"));
     let recorded = json_file(&file);

@@ -191,7 +191,7 @@ impl Fold {
         chunks.extend(reasoning.map(reasoning_chunk));
         match said.content {
             Some(Field::Other(Value::Array(parts))) => {
-                chunks.extend(parts.into_iter().filter_map(|content| part(content, self.name)))
+                parts.into_iter().for_each(|content| part(content, self.name, chunks));
             }
             content => chunks.extend(text(content).map(ModelChunk::text)),
         }
@@ -278,17 +278,27 @@ fn reasoning_chunk(text: String) -> ModelChunk {
 }
 
 /// A part of a content that is a list: `{type: "text", text}`, `{type: "thinking", thinking: [parts]}`, or one of the provider's own.
-fn part(part: Value, name: &str) -> Option<ModelChunk> {
-    match (&part["thinking"], &part["text"]) {
-        (Value::String(thinking), _) => Some(reasoning_chunk(thinking.clone())),
-        (Value::Array(parts), _) => {
-            Some(reasoning_chunk(parts.iter().filter_map(|part| part["text"].as_str()).collect()))
-        }
-        (_, Value::String(text)) => Some(text.clone()).filter(|text| !text.is_empty()).map(ModelChunk::text),
-        _ if part["type"].is_string() => {
-            Some(ModelChunk::Part { part: Part::Provider { provider: name.into(), data: part, attached: false } })
-        }
+fn part(part: Value, name: &str, chunks: &mut VecDeque<ModelChunk>) {
+    let thought = match &part["thinking"] {
+        Value::String(thinking) => Some(thinking.clone()),
+        Value::Array(parts) => Some(parts.iter().filter_map(|part| part["text"].as_str()).collect()),
         _ => None,
+    };
+    if let Some(thought) = thought {
+        chunks.push_back(reasoning_chunk(thought));
+        // What else it says of the thought goes back with it.
+        let Value::Object(mut fields) = part else { return };
+        fields.retain(|field, value| !matches!(field.as_str(), "type" | "thinking") && !value.is_null());
+        if !fields.is_empty() {
+            chunks.push_back(ModelChunk::Fields { index: None, provider: name.into(), fields });
+        }
+    } else if let Some(text) = part["text"].as_str() {
+        if !text.is_empty() {
+            chunks.push_back(ModelChunk::text(text));
+        }
+    } else if part["type"].is_string() {
+        let part = Part::Provider { provider: name.into(), data: part, attached: false };
+        chunks.push_back(ModelChunk::Part { part });
     }
 }
 

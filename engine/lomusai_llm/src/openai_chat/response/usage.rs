@@ -16,6 +16,7 @@ pub(super) fn usage(counts: &Value) -> Option<Usage> {
     let cached = detail("prompt_tokens_details", "cached_tokens")
         .or_else(|| count("prompt_cache_hit_tokens"))
         .or_else(|| count("cached_tokens"))
+        .or_else(|| count("num_cached_tokens"))
         .unwrap_or(0);
     let stored = detail("prompt_tokens_details", "cache_write_tokens").unwrap_or(0);
     let reasoning =
@@ -48,6 +49,14 @@ mod tests {
             "prompt_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 10},
             "completion_tokens_details": {"reasoning_tokens": 20}});
         assert_eq!(buckets(counts), [30, 60, 10, 30, 20]);
+    }
+
+    #[test]
+    fn what_was_read_from_a_cache_has_many_names() {
+        for (name, count) in [("cached_tokens", 7), ("prompt_cache_hit_tokens", 7), ("num_cached_tokens", 7)] {
+            let counts = json!({"prompt_tokens": 10, "completion_tokens": 1, name: count});
+            assert_eq!(buckets(counts), [3, 7, 0, 1, 0], "{name}");
+        }
     }
 
     #[test]
