@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define KEY "sk-canary-0123456789abcdefghijklmnop"
@@ -22,9 +23,16 @@ static const char STREAM[] =
     "\"prompt_tokens_details\":{\"cached_tokens\":100}}}\n\n"
     "data: [DONE]\n\n";
 
+static const char CALL[] =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+    "data: {\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"call_1\","
+    "\"function\":{\"name\":\"add\",\"arguments\":\"{\\\"a\\\":19,\\\"b\\\":23}\"}}]},\"finish_reason\":\"tool_calls\"}]}\n\n"
+    "data: [DONE]\n\n";
+
+static char text[1 << 16];
+
 /* Reads a request to its end: the body is as long as its header says. */
 static bool read_request(int peer) {
-  static char text[1 << 16];
   size_t len = 0;
   for (;;) {
     ssize_t got = read(peer, text + len, sizeof text - 1 - len);
@@ -45,7 +53,7 @@ static void *serve(void *nothing) {
       atomic_fetch_add(&asked, 1);
       int status = atomic_load(&answer_status);
       char refusal[160];
-      const char *answer = STREAM;
+      const char *answer = strstr(text, "\"tools\":") && !strstr(text, "\"role\":\"tool\"") ? CALL : STREAM;
       if (status != 200) {
         snprintf(refusal, sizeof refusal, "HTTP/1.1 %d No\r\ncontent-length: 27\r\nconnection: close\r\n\r\n{\"error\":{\"message\":\"no!!\"}}", status);
         answer = refusal;
@@ -186,7 +194,7 @@ static void a_budget_ends_a_run(void) {
 }
 
 static void a_cassette_is_recorded_and_given_back(void) {
-  char path[] = "/tmp/lomusai-cassette-XXXXXX", options[256], text[1 << 14];
+  char path[] = "/tmp/lomusai-cassette-XXXXXX", options[256], written[1 << 14];
   int file = mkstemp(path), before = 0;
   MUST(file >= 0);
   for (int replay = 0; replay < 2; replay++) {
@@ -205,11 +213,61 @@ static void a_cassette_is_recorded_and_given_back(void) {
     before = atomic_load(&asked);
     close_engine(engine);
   }
-  ssize_t len = read(file, text, sizeof text - 1);
+  ssize_t len = read(file, written, sizeof written - 1);
   CHECK(len > 0);
-  text[len > 0 ? len : 0] = '\0';
-  CHECK(contains(text, "[REDACTED]") && !contains(text, KEY));
+  written[len > 0 ? len : 0] = '\0';
+  CHECK(contains(written, "[REDACTED]") && !contains(written, KEY));
   close(file);
+  unlink(path);
+}
+
+static atomic_int added;
+
+static void add(void *userdata, lomusai_str input, lomusai_answer *answer) {
+  (void)userdata;
+  (void)input;
+  atomic_fetch_add(&added, 1);
+  lomusai_answer_resolve(answer, LIT("42"), NULL);
+  lomusai_answer_free(answer);
+}
+
+/* One process with this cassette from its environment: asks once, with a tool. Gives how often the tool was called, or -1. */
+static int asks_with(const char *mode, const char *path, const char *question) {
+  fflush(stdout);
+  pid_t child = fork();
+  if (child == 0) {
+    char request[128];
+    setenv("LOMUSAI_CASSETTE", mode, 1);
+    setenv("LOMUSAI_CASSETTE_PATH", path, 1);
+    lomusai_engine *engine = open_with("{}");
+    OK(lomusai_register_tool(engine, LIT("{\"name\":\"add\",\"description\":\"Adds.\"}"), LOMUSAI_POOL, add, NULL, NULL, ERR));
+    OK(lomusai_register_agent(engine, LIT("{\"name\":\"adder\",\"model\":\"compatible/small\",\"tools\":[\"add\"]}"), ERR));
+    snprintf(request, sizeof request, "{\"agent\":\"adder\",\"input\":\"%s\"}", question);
+    char *result = result_of(engine, request);
+    bool said = contains(result, "\"text\":\"Hello there.\"");
+    lomusai_string_free(result);
+    close_engine(engine);
+    _exit(said ? atomic_load(&added) : 99);
+  }
+  int status = 0;
+  if (child < 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status) || WEXITSTATUS(status) == 99) return -1;
+  return WEXITSTATUS(status);
+}
+
+static void the_environment_asks_for_a_cassette_of_models_and_tools(void) {
+  char path[] = "/tmp/lomusai-cassette-XXXXXX";
+  int file = mkstemp(path), before = atomic_load(&asked);
+  MUST(file >= 0);
+  close(file);
+  CHECK(asks_with("record", path, "One") == 1);
+  CHECK(atomic_load(&asked) == before + 2);
+  CHECK(asks_with("replay", path, "One") == 0);
+  CHECK(asks_with("auto", path, "One") == 0);
+  CHECK(atomic_load(&asked) == before + 2);
+  CHECK(asks_with("replay", path, "Two") == -1);
+  CHECK(asks_with("auto", path, "Two") == 1);
+  CHECK(atomic_load(&asked) == before + 4);
+  CHECK(asks_with("replay", path, "Two") == 0);
   unlink(path);
 }
 
@@ -231,6 +289,7 @@ int main(void) {
   TEST(a_missing_key_and_an_unknown_provider_are_named);
   TEST(a_budget_ends_a_run);
   TEST(a_cassette_is_recorded_and_given_back);
+  TEST(the_environment_asks_for_a_cassette_of_models_and_tools);
   TEST(models_are_listed);
   return tests_end();
 }

@@ -2,6 +2,7 @@
 'use strict';
 
 const assert = require('node:assert/strict');
+const { execFile } = require('node:child_process');
 const { mkdtempSync, readFileSync, rmSync } = require('node:fs');
 const { createServer } = require('node:http');
 const { tmpdir } = require('node:os');
@@ -164,6 +165,37 @@ test('a cassette is recorded, and given back without a server', async () => {
     assert.deepEqual(called, [[19, 23]]);
     assert.equal(asked.length, 2);
     assert.ok(!readFileSync(path, 'utf8').includes(KEY));
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test('the environment asks for a cassette of models and tools', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'lomusai-'));
+  const program = `
+    const { Agent, Engine, tool } = require(${JSON.stringify(require.resolve('../index.js'))});
+    let calls = 0;
+    const add = tool({ name: 'add', description: 'Adds', inputSchema: { type: 'object' }, execute: ({ a, b }) => (calls++, a + b) });
+    const engine = new Engine();
+    const agent = new Agent({ name: 'adder', model: 'compatible/small', tools: [add], engine });
+    agent.generate(process.argv[1]).then((result) => (console.log(result.text, calls), engine.close()), (error) => {
+      console.error(error.code);
+      process.exit(1);
+    });`;
+  const asks = (mode, question) =>
+    new Promise((resolve) => {
+      const env = { ...process.env, LOMUSAI_CASSETTE: mode, LOMUSAI_CASSETTE_PATH: join(folder, 'c.jsonl') };
+      const args = ['--eval', program, question];
+      execFile(process.execPath, args, { env }, (error, out, err) => resolve(error ? err : out.trim()));
+    });
+  try {
+    assert.equal(await asks('record', 'One'), 'Hello there. 1');
+    assert.equal(await asks('replay', 'One'), 'Hello there. 0');
+    assert.equal(await asks('auto', 'One'), 'Hello there. 0');
+    assert.equal(asked.length, 2);
+    assert.match(await asks('replay', 'Two'), /cassette_miss/);
+    assert.equal(await asks('auto', 'Two'), 'Hello there. 1');
+    assert.equal(asked.length, 4);
   } finally {
     rmSync(folder, { recursive: true });
   }

@@ -219,25 +219,36 @@ def test_a_cassette_is_recorded_and_given_back_without_a_server(server: Server, 
 
 
 PROGRAM = """
-from lomusai import Agent, Engine
-for question in ("One", "Two"):
+import sys
+from lomusai import Agent, Engine, tool
+calls = 0
+@tool
+def add(a: int, b: int) -> int:
+    global calls
+    calls += 1
+    return a + b
+for question in sys.argv[1:]:
     with Engine() as engine:
-        print(Agent("small", "compatible/small", engine=engine).generate(question).text)
+        print(Agent("small", "compatible/small", tools=[add], engine=engine).generate(question).text, calls)
 """
 
 
 def test_the_environment_asks_for_a_cassette(server: Server, tmp_path: Path) -> None:
-    said = []
-    for mode in ("record", "replay"):
+    def asks(mode: str, *questions: str) -> str:
         cassette = {"LOMUSAI_CASSETTE": mode, "LOMUSAI_CASSETTE_PATH": str(tmp_path / "c.jsonl")}
+        command = [sys.executable, "-c", PROGRAM, *questions]
         program = subprocess.run(
-            [sys.executable, "-c", PROGRAM], env={**os.environ, **cassette}, capture_output=True, text=True, check=False
+            command, env={**os.environ, **cassette}, capture_output=True, text=True, check=False
         )
-        assert program.returncode == 0, program.stderr
-        said.append(program.stdout)
-        server.status = lambda _: 500
-    assert said == ["Hello there.\nHello there.\n"] * 2, "both engines of the process share it"
-    assert len(server.asked) == 2
+        return program.stdout if program.returncode == 0 else program.stderr
+
+    assert asks("record", "One", "Two") == "Hello there. 1\nHello there. 2\n", "both engines of the process share it"
+    assert asks("replay", "One", "Two") == "Hello there. 0\nHello there. 0\n"
+    assert asks("auto", "Two") == "Hello there. 0\n"
+    assert len(server.asked) == 4
+    assert "recorded" in asks("replay", "Three")
+    assert asks("auto", "Three") == "Hello there. 1\n"
+    assert len(server.asked) == 6
 
 
 def test_models_are_listed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ use lomusai_core::{BoxFuture, Error, Result};
 use lomusai_runtime::layer::{Cached, FallingBack, Patience, ProviderLimits, Retrying, Timed};
 use lomusai_runtime::{CassetteConfig, CassetteMode, Engine, EngineConfig, RunResult};
 use lomusai_wire::{
-    AgentSpec, Budget, Message, ModelChunk, ModelInfo, ModelRequest, Price, RunStatus, StartRequest, ToolSpec, Usage,
-    codes,
+    AgentSpec, Budget, EventBody, Message, ModelChunk, ModelInfo, ModelRequest, PartDelta, Price, RunStatus,
+    StartRequest, ToolSpec, Usage, codes,
 };
 use serde_json::{Value, json};
 
@@ -104,6 +104,73 @@ fn runs_at_the_same_time_never_overspend_a_shared_budget() {
     // One that does not do as it is told overspends by what a single call takes.
     let (spent, _) = spent_together(1_000, 30, None, 300, false);
     assert!(spent <= 1_000 + 305, "{spent}");
+}
+
+/// Answers, fails, panics or hangs, by turns; each time after it has used and said something.
+struct Wild(AtomicUsize);
+
+impl LlmProvider for Wild {
+    fn stream<'a>(&'a self, _: CallContext, _: Arc<ModelRequest>) -> BoxFuture<'a, Result<ModelStream>> {
+        let turn = self.0.fetch_add(1, Ordering::SeqCst) % 4;
+        let text = ["answers", "fails", "panics", "hangs"][turn];
+        let said = vec![Ok(ModelChunk::Usage { usage: Usage::new(5, 20) }), Ok(ModelChunk::text(text))];
+        let end = async move {
+            match turn {
+                0 => Ok(ModelChunk::Finish { reason: None }),
+                1 => Err(Error::new(codes::PROVIDER_REJECTED, "no")),
+                2 => panic!("a provider's own fault"),
+                _ => std::future::pending().await,
+            }
+        };
+        let stream = futures_util::stream::iter(said).chain(futures_util::stream::once(end));
+        Box::pin(async move { Ok(Box::pin(stream) as ModelStream) })
+    }
+}
+
+#[test]
+fn what_fails_or_is_cancelled_is_settled_too() {
+    let mut config = EngineConfig::default();
+    config.budgets.insert("team".into(), Budget::tokens(2_000));
+    let engine = Engine::builder(config).build().unwrap();
+    engine.register_provider("model", Wild(AtomicUsize::new(0))).unwrap();
+    let mut spec = AgentSpec::new("agent", "model");
+    (spec.settings.max_output_tokens, spec.settings.max_retries) = (Some(40), Some(0));
+    engine.register_agent(spec).unwrap();
+    let inner = engine.clone();
+    let statuses = engine
+        .block_on(async move {
+            let start = |_| async {
+                let request = request(|request| request.options.shared_budgets = vec!["team".into()]);
+                let run = inner.stream(request).await.unwrap();
+                let id = run.id().clone();
+                while let Some(event) = run.next().await {
+                    if matches!(&event.body, EventBody::PartDelta { delta: PartDelta::Text(text), .. } if text == "hangs") {
+                        inner.cancel(&id, 0, None).await.unwrap();
+                    }
+                }
+                inner.result(&id).await.unwrap().status
+            };
+            futures_util::future::join_all((0..40).map(start)).await
+        })
+        .unwrap();
+    let count = |status| statuses.iter().filter(|found| **found == status).count();
+    let counts = [RunStatus::Completed, RunStatus::Failed, RunStatus::Cancelled].map(count);
+    assert_eq!(counts, [10, 20, 10], "{statuses:?}");
+    let spent = engine.budgets()[0].spent.tokens;
+    assert_eq!(spent, 40 * 25, "what each had used when it ended, however it ended");
+    // Nothing is held any more: a call that may take everything that is left need not wait for anybody.
+    engine.register_provider("last", Greedy { calls: AtomicUsize::new(0), unbounded: 10, obeys: true }).unwrap();
+    engine.register_agent(AgentSpec::new("last", "last")).unwrap();
+    let inner = engine.clone();
+    let result = engine
+        .block_on(async move {
+            let mut request = StartRequest::new("last", "Go");
+            request.options.shared_budgets = vec!["team".into()];
+            tokio::time::timeout(Duration::from_secs(20), inner.run(request)).await
+        })
+        .unwrap();
+    assert_eq!(result.expect("it does not wait").unwrap().status, RunStatus::Completed);
+    assert_eq!(engine.budgets()[0].spent.tokens, spent + 15);
 }
 
 #[test]

@@ -111,6 +111,11 @@ impl Connection {
         let _ = self.0.flush().await;
     }
 
+    /// Writes bytes at once; `false` where the client is gone.
+    pub(crate) async fn sent(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.0.write_all(bytes.as_ref()).await.is_ok()
+    }
+
     /// Waits until the client has closed the connection.
     pub(crate) async fn closed(&mut self) {
         let mut rest = [0; 64];
