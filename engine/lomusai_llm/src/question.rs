@@ -119,7 +119,10 @@ fn as_it_is(tool: &ModelTool) -> Arc<Fitted> {
 
 /// Compiles schemas, and remembers: the same ones go into every request of an agent.
 #[derive(Default)]
-pub(crate) struct Fitter(Mutex<HashMap<usize, HashMap<Box<str>, Option<Arc<Fitted>>>>>);
+pub(crate) struct Fitter(Mutex<HashMap<usize, Known>>);
+
+/// What one rule made of schemas, by their texts.
+type Known = HashMap<Box<str>, Option<Arc<Fitted>>>;
 
 /// More schemas than this are not remembered by one rule: somebody makes up new ones all the time.
 const REMEMBERED: usize = 500;

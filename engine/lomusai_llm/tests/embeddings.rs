@@ -38,30 +38,35 @@ fn embedder(kind: &str, port: u16) -> Embedder {
     Embedder::new(kind, 2, config).unwrap()
 }
 
-/// The number that a text of ours ends with, as a vector of that direction.
+/// A text of ours is a number: a vector of that direction, and of some length.
 fn vector(text: &Value) -> Value {
     let number: f64 = text.as_str().unwrap().parse().unwrap();
-    json!([3.0 * number, 4.0 * number])
+    let (sin, cos) = (number / 100.0).sin_cos();
+    json!([5.0 * cos, 5.0 * sin])
 }
+
+/// Every kind that embeds, its path, and how it answers.
+const KINDS: [(&str, &str, fn(&Request) -> Value); 6] = [
+    ("openai", "/embeddings", openai),
+    ("mistral", "/embeddings", openai),
+    ("compatible", "/embeddings", openai),
+    ("google", "/v1beta/models/m:batchEmbedContents", google),
+    ("cohere", "/v2/embed", |request| json!({"embeddings": {"float": of(&request.body["texts"])}})),
+    ("ollama", "/api/embed", |request| json!({"embeddings": of(&request.body["input"])})),
+];
 
 #[tokio::test]
 async fn every_kind_keeps_the_order() {
-    for (kind, path, answer) in [
-        ("openai", "/embeddings", openai as fn(&Request) -> Value),
-        ("mistral", "/embeddings", openai),
-        ("compatible", "/embeddings", openai),
-        ("google", "/v1beta/models/m:batchEmbedContents", google),
-        ("cohere", "/v2/embed", |request| json!({"embeddings": {"float": of(&request.body["texts"])}})),
-        ("ollama", "/api/embed", |request| json!({"embeddings": of(&request.body["input"])})),
-    ] {
+    for (kind, path, answer) in KINDS {
         let (port, asked) = serving(answer).await;
-        let texts: Vec<String> = (0..600).map(|number| if number % 2 == 0 { "1" } else { "-1" }.to_owned()).collect();
+        let texts: Vec<String> = (0..600).map(|number| number.to_string()).collect();
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let vectors = embedder(kind, port).embed(&texts).await.unwrap();
         assert_eq!(vectors.len(), 600, "{kind}");
         for (number, vector) in vectors.iter().enumerate() {
-            let sign = if number % 2 == 0 { 1.0 } else { -1.0 };
-            assert_eq!(vector, &[0.6 * sign, 0.8 * sign], "{kind} {number}");
+            let (sin, cos) = (number as f32 / 100.0).sin_cos();
+            let near = (vector[0] - cos).abs() < 1e-5 && (vector[1] - sin).abs() < 1e-5;
+            assert!(near && vector.len() == 2, "{kind} {number}: {vector:?}");
         }
         let asked = asked.lock().unwrap();
         assert!(asked.len() > 2, "{kind} is asked in batches");
@@ -89,6 +94,34 @@ fn google(request: &Request) -> Value {
     let requests = request.body["requests"].as_array().unwrap();
     let values = |request: &Value| json!({"values": vector(&request["content"]["parts"][0]["text"])});
     json!({"embeddings": requests.iter().map(values).collect::<Vec<_>>()})
+}
+
+#[tokio::test]
+async fn every_kind_checks_the_length_and_the_number() {
+    for (kind, _, answer) in KINDS {
+        let (port, _) = serving(answer).await;
+        let mut config = ProviderConfig::new(format!("http://127.0.0.1:{port}"));
+        (config.proxy, config.api_key, config.model) =
+            (Some("none".into()), Some("sk-test-0123456789".into()), Some("m".into()));
+        let error = Embedder::new(kind, 3, config).unwrap().embed(&["1"]).await.unwrap_err();
+        assert_eq!(error.code(), "provider_response_invalid", "{kind}");
+        assert!(error.body().message.contains("set dimensions to 2"), "{kind}: {error}");
+        assert_eq!(error.body().details["provider"].as_str(), Some(kind));
+        for nothing in
+            [json!({}), json!({"data": [], "embeddings": []}), json!({"embeddings": {"float": []}}), json!([1])]
+        {
+            let port = serve(move |mut connection| {
+                let body = response("200 OK", "content-type: application/json\r\n", &nothing.to_string());
+                async move {
+                    connection.request().await;
+                    connection.send(body).await;
+                }
+            })
+            .await;
+            let error = embedder(kind, port).embed(&["1"]).await.unwrap_err();
+            assert_eq!(error.code(), "provider_response_invalid", "{kind}: {error}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -11,7 +11,8 @@ mod recorded;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lomusai_llm::replay;
+use lomusai_core::transcript::{self, Accepts};
+use lomusai_llm::{KINDS, replay};
 use lomusai_wire::{Message, ModelRequest, Part, Role, ToolCall, ToolResult, ToolStatus};
 use recorded::{Case, Exchange, built, cases, chunks};
 use serde::Deserialize;
@@ -439,4 +440,86 @@ fn what_the_next_request_took_from_an_answer_is_in_ours_in_its_field() {
         println!("    {pair}");
     }
     assert!(lost.is_empty(), "lost from the next request: {}\n{}", lost.len(), lost.join("\n"));
+}
+
+/// What only its provider can read: signatures, encrypted thoughts, and what is in blocks of its own.
+fn opaque(message: &Message) -> Vec<String> {
+    let mut found = Vec::new();
+    for part in &message.parts {
+        match part {
+            Part::Reasoning(reasoning) => {
+                found.extend([reasoning.signature.clone(), reasoning.encrypted.clone()].into_iter().flatten())
+            }
+            Part::ToolCall(call) => found.extend(call.signature.clone()),
+            Part::Provider { data, .. } => {
+                let mut values = Vec::new();
+                leaves(data, "", false, &mut values);
+                let named = |path: &str| path.ends_with("id") || path.contains("encrypted") || path.ends_with("data");
+                found.extend(
+                    values
+                        .into_iter()
+                        .filter(|(path, _)| named(path))
+                        .filter_map(|(_, value)| Some(value.as_str()?.to_owned())),
+                );
+            }
+            _ => {}
+        }
+    }
+    found.retain(|text| text.len() >= 16 && !message.text().contains(text.as_str()));
+    found
+}
+
+#[test]
+fn another_provider_is_shown_nothing_of_ones_own_and_all_that_was_said() {
+    let (mut count, mut kept) = (0, 0);
+    for case in cases() {
+        for exchange in case.exchanges.iter().filter(|exchange| exchange.is_answer()) {
+            let Some(mut answer) = message(&case, exchange, 1) else { continue };
+            let secrets = opaque(&answer);
+            if secrets.is_empty() {
+                continue;
+            }
+            if transcript::is_bound(&answer) {
+                answer.metadata.insert("model".into(), format!("{}/m", case.kind).into());
+            }
+            let results: Vec<Part> = answer
+                .tool_calls()
+                .map(|call| Part::ToolResult(ToolResult::new(call, ToolStatus::Ok, json!("done"))))
+                .collect();
+            let next = if results.is_empty() { Message::user("go on") } else { Message::new(Role::Tool, results) };
+            let messages: Vec<Arc<Message>> = [Message::user("hi"), answer.clone(), next].map(Arc::new).to_vec();
+            for kind in KINDS.iter().filter(|kind| kind.name != case.kind) {
+                let mut request = ModelRequest::default();
+                request.model = "m".into();
+                request.messages = transcript::hand_over(&messages, &Accepts::of(kind.name)).0;
+                let body = replay::body(kind.name, &request, true).expect("a request");
+                let body: Value = serde_json::from_slice(&body).expect("a request is JSON");
+                let written = body.to_string();
+                count += 1;
+                for secret in &secrets {
+                    let json = serde_json::to_string(secret).expect("a text");
+                    assert!(!written.contains(json.trim_matches('"')), "{} at {}: {secret}", case.file, kind.name);
+                }
+                for call in answer.tool_calls() {
+                    assert!(
+                        written.contains(&format!("\"{}\"", call.name)),
+                        "{} at {}: {}",
+                        case.file,
+                        kind.name,
+                        call.name
+                    );
+                }
+                let mut values = Vec::new();
+                leaves(&body, "", false, &mut values);
+                let said: String = values.iter().filter_map(|(_, value)| value.as_str()).collect();
+                for text in answer.parts.iter().filter_map(Part::as_text) {
+                    kept += 1;
+                    let line = text.lines().map(str::trim).find(|line| line.len() > 8).unwrap_or_default();
+                    assert!(said.contains(line), "{} at {}: {line}", case.file, kind.name);
+                }
+            }
+        }
+    }
+    println!("handed over: {count} answers, {kept} texts");
+    assert!(count == 0 || count > 1_000, "{count}");
 }

@@ -213,3 +213,94 @@ fn other_line_ends_keep_alives_and_later_events_do_not_matter() {
     }
     assert_none("framings", count, wrong);
 }
+
+/// The events of a stream, each with its name where the framing gives one.
+fn events(text: &str) -> Vec<(Option<&str>, Value)> {
+    let mut name = None;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        if let Some(given) = line.strip_prefix("event:") {
+            name = Some(given.trim());
+        } else if let Some(data) = line.strip_prefix("data:")
+            && let Ok(data) = serde_json::from_str(data.trim())
+        {
+            found.push((name.take(), data));
+        }
+    }
+    found
+}
+
+fn written(events: &[(Option<&str>, Value)], keep: impl Fn(&str) -> bool) -> String {
+    let kept = events.iter().filter(|(name, data)| keep(data["type"].as_str().or(*name).unwrap_or_default()));
+    kept.map(|(_, data)| format!("data: {data}\n\n")).collect()
+}
+
+#[test]
+fn events_that_only_repeat_others_need_not_come() {
+    let cases = cases();
+    let (mut count, mut wrong) = (0, Vec::new());
+    for (case, exchange, whole) in answers(&cases).filter(|(_, exchange, _)| exchange.streamed) {
+        let Ok(text) = std::str::from_utf8(&exchange.body) else { continue };
+        let events = events(text);
+        let whole_items = events.iter().any(|(_, data)| data["type"] == "response.output_item.done");
+        let last = events.iter().rev().find(|(_, data)| data["response"]["output"].is_array()).map(|(_, data)| data);
+        let mut variants = Vec::new();
+        match case.api.as_str() {
+            "openai-responses" if whole_items => {
+                let is_item = |name: &str| name.starts_with("response.output_item");
+                variants.push(("no names of events", written(&events, |_| true)));
+                variants.push((
+                    "no ends of texts",
+                    written(&events, |name| is_item(name) || !name.ends_with(".done") || name == "response.done"),
+                ));
+                variants.push((
+                    "no pieces",
+                    written(&events, |name| is_item(name) || !(name.ends_with(".delta") || name.ends_with(".done"))),
+                ));
+                // Where the list at the end is whole, it alone says all.
+                let items = events.iter().filter(|(_, data)| data["type"] == "response.output_item.done").count();
+                if let Some(last) =
+                    last.filter(|last| last["response"]["output"].as_array().map(Vec::len) == Some(items))
+                {
+                    let same = |(_, done): &&(Option<&str>, Value)| {
+                        done["type"] == "response.output_item.done"
+                            && last["response"]["output"].as_array().is_some_and(|all| all.contains(&done["item"]))
+                    };
+                    if events.iter().filter(same).count() == items {
+                        variants.push(("the end alone", format!("data: {last}\n\n")));
+                    }
+                }
+            }
+            "anthropic-messages" => {
+                variants.push(("no names of events", written(&events, |_| true)));
+                variants.push((
+                    "no pings and ends of blocks",
+                    written(&events, |name| !matches!(name, "ping" | "content_block_stop")),
+                ));
+                variants.push(("no last event", written(&events, |name| name != "message_stop")));
+            }
+            "openai-chat" => variants.push(("no [DONE]", written(&events, |_| true))),
+            "gemini-generate" => {
+                let list: Vec<String> = events.iter().map(|(_, data)| data.to_string()).collect();
+                variants.push(("one list", format!("[{}]", list.join(",\r\n"))));
+                variants.push(("lines of JSON", list.join("\n")));
+            }
+            "cohere-v2" => {
+                variants.push((
+                    "no ends of parts",
+                    written(&events, |name| !name.ends_with("-end") || name == "message-end"),
+                ));
+            }
+            _ => {}
+        }
+        // Where the pieces do not make up the whole, which of them are there matters.
+        let differs = exchange.expected["delta_text"].is_string();
+        for (what, body) in
+            variants.into_iter().filter(|(what, _)| !differs || !matches!(*what, "no pieces" | "the end alone"))
+        {
+            count += 1;
+            wrong.extend(assert_same(case, &whole, body.as_bytes(), what));
+        }
+    }
+    assert_none("events that repeat others", count, wrong);
+}
