@@ -44,6 +44,48 @@ static void call(void *userdata, lomusai_str input, lomusai_answer *answer) {
   lomusai_answer_free(answer);
 }
 
+/* Killed here, until it is called for the fourth time. */
+static void toil(void *userdata, lomusai_str input, lomusai_answer *answer) {
+  char *facts = NULL;
+  (void)userdata, (void)input;
+  check(lomusai_answer_facts(answer, &facts, &err));
+  if (strstr(facts, "\"attempt\":4") == NULL) {
+    printf("status working\n");
+    fflush(stdout);
+    sleep(600);
+  }
+  lomusai_string_free(facts);
+  lomusai_answer_resolve(answer, "4", 1, NULL);
+  lomusai_answer_free(answer);
+}
+
+/* Begins the work, or goes on with it once nobody else holds it. */
+static void work(lomusai_engine *engine, int stage) {
+  static const char SPEC_OF_WORK[] = "{\"name\": \"toil\", \"steps\": [{\"id\": \"toil\", \"run\": {\"step\": \"toil\"}}]}";
+  static const char REQUEST[] = "{\"workflow\": \"toil\", \"run_id\": \"toil\", \"detached\": true}";
+  static const char OF_RUN[] = "{\"run_id\": \"toil\"}";
+  lomusai_run *run = NULL;
+  char *json = NULL;
+  check(lomusai_register_step(engine, "toil", LOMUSAI_POOL, toil, NULL, NULL, &err));
+  check(lomusai_register_workflow(engine, SPEC_OF_WORK, strlen(SPEC_OF_WORK), &err));
+  if (stage == 4) {
+    check(lomusai_run_start(engine, REQUEST, strlen(REQUEST), NULL, &run, &err));
+    lomusai_run_discard_events(run);
+    check(lomusai_run_result(run, LOMUSAI_FOREVER, NULL, &err));
+  }
+  for (bool recovered = stage == 4; !recovered; usleep(50000)) {
+    check(lomusai_engine_start(engine, &json, &err));
+    recovered = strstr(json, "\"recovered\":[\"toil\"]") != NULL;
+    lomusai_string_free(json);
+  }
+  check(lomusai_engine_call(engine, "result", OF_RUN, strlen(OF_RUN), &json, &err));
+  printf("status %s\n", strstr(json, "\"status\":\"completed\"") ? "completed" : json);
+  lomusai_string_free(json);
+  check(lomusai_engine_digest(engine, "toil", &json, &err));
+  printf("digest %s\n", json);
+  lomusai_string_free(json);
+}
+
 /* Waits for what the run came to, and lets go of it. */
 static char *ended(lomusai_run *run) {
   char *json = NULL;
@@ -81,11 +123,16 @@ int main(int argc, char **argv) {
   memset(&options, 0, sizeof options);
   options.struct_size = sizeof options;
   options.path = argc > 2 ? argv[1] : NULL;
+  options.config_json = "{\"lease_ms\": 500}";
   check(lomusai_engine_open(&options, &engine, &err));
   for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
     check(lomusai_register_step(engine, steps[i], LOMUSAI_POOL, call, (void *)(size_t)steps[i], NULL, &err));
   check(lomusai_register_function(engine, predicate, LOMUSAI_POOL, call, predicate, NULL, &err));
   check(lomusai_register_workflow(engine, SPEC, strlen(SPEC), &err));
+  if (argc > 2 && atoi(argv[2]) > 3) {
+    work(engine, atoi(argv[2]));
+    return 0;
+  }
   for (int i = 2; i < argc; i++) {
     lomusai_string_free(json);
     stage = atoi(argv[i]) & 3;

@@ -8,7 +8,17 @@ const many = step({ name: 'many', execute: () => 'many' });
 const price = step({ name: 'price', execute: (item) => item * 10 });
 const total = step({ name: 'total', execute: ({ prices, paid }) => ({ total: prices.reduce((a, b) => a + b) + paid }) });
 
-const engine = new Engine({ path: file });
+const toil = step({
+  name: 'toil',
+  execute: (_, { attempt }) => {
+    if (attempt > 3) return attempt;
+    console.log('status working');
+    // Killed here.
+    return new Promise((resolve) => setTimeout(resolve, 600_000));
+  },
+});
+
+const engine = new Engine({ path: file, leaseMs: 500 });
 const flow = workflow('handover', { engine })
   .then(check)
   .suspend({ label: 'boss', payload: { sum: path('steps.check.n') }, id: 'boss' })
@@ -26,6 +36,18 @@ async function tell(stage) {
   await flow.signal('handover', 'paid', { sum: 5 });
   return flow.result('handover');
 }
+
+/** Begins the work, or goes on with it once nobody else holds it. */
+async function work(stage) {
+  const flow = workflow('toil', { engine }).then(toil);
+  engine.register(flow);
+  if (stage === '4') await flow.start(undefined, { runId: 'toil' });
+  while (stage === '5' && !(await engine.start()).recovered.includes('toil')) await new Promise((resolve) => setTimeout(resolve, 50));
+  console.log('status', (await flow.result('toil')).status);
+  console.log('digest', await engine.digest('toil'));
+  process.exit();
+}
+if (stages[0] > '3') await work(stages[0]);
 
 let result;
 for (const stage of stages) {

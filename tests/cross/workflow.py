@@ -4,7 +4,7 @@ import sys
 import time
 from typing import Any
 
-from lomusai import Engine, Result, Workflow, path, step, workflow
+from lomusai import Engine, Result, StepContext, Workflow, path, step, workflow
 
 
 @step
@@ -32,6 +32,15 @@ def total(of):  # type: ignore[no-untyped-def]
     return {"total": sum(of["prices"]) + of["paid"]}
 
 
+@step
+def toil(order, ctx: StepContext):  # type: ignore[no-untyped-def]
+    if ctx.attempt < 4:
+        print("status working", flush=True)
+        # Killed here.
+        time.sleep(600)
+    return ctx.attempt
+
+
 def handover(engine: Engine) -> Workflow[Any, Any]:
     return (
         workflow("handover", engine=engine)
@@ -57,8 +66,22 @@ def tell(flow: Workflow[Any, Any], stage: int) -> Result[Any]:
     return flow.resume("handover", None, label="clerk")
 
 
+def work(engine: Engine, stage: str) -> None:
+    """Begins the work, or goes on with it once nobody else holds it."""
+    flow = workflow("toil", engine=engine).then(toil)
+    engine.register(flow)
+    if stage == "4":
+        flow.start(run_id="toil")
+    while stage == "5" and "toil" not in engine.start()["recovered"]:
+        time.sleep(0.05)
+    print("status", flow.result("toil").status)
+    print("digest", engine.digest("toil"))
+
+
 def main(file: str, *stages: str) -> None:
-    with Engine(file) as engine:
+    with Engine(file, lease_ms=500) as engine:
+        if stages[0] in ("4", "5"):
+            return work(engine, stages[0])
         flow = handover(engine)
         for stage in map(int, stages):
             result = tell(flow, stage)

@@ -74,12 +74,41 @@ async fn tell(engine: &Engine, stage: &str) -> Result<Arc<RunResult>> {
     engine.resume(&"handover".into(), command, None).await?.result().await
 }
 
+/// Begins the work, or goes on with it once nobody else holds it.
+async fn work(engine: &Engine, stage: &str) -> Result<()> {
+    let toil = FnStep(|context: CallContext, _| async move {
+        if context.attempt < 4 {
+            println!("status working");
+            // Killed here.
+            std::thread::sleep(Duration::from_secs(600));
+        }
+        Ok(StepReply::output(context.attempt))
+    });
+    engine.register(Workflow::new("toil").then(Part::of("toil", toil)))?;
+    if stage == "4" {
+        let mut request = WorkflowRequest::new("toil", Value::Null);
+        (request.run_id, request.detached) = (Some("toil".into()), true);
+        engine.run(request).await?;
+    }
+    while stage == "5" && !engine.start().await?.recovered.contains(&"toil".into()) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    println!("status {}", json!(engine.result(&"toil".into()).await?.status).as_str().unwrap_or_default());
+    println!("digest {}", engine.digest(&"toil".into()).await?);
+    Ok(())
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [file, stages @ ..] = &arguments[..] else { panic!("FILE STAGE…") };
     let store = Arc::new(SqliteStore::open(file, SqliteOptions::default())?);
-    let engine = Engine::builder(EngineConfig::default()).with_store(store).build()?;
+    let mut config = EngineConfig::default();
+    config.lease_ms = 500;
+    let engine = Engine::builder(config).with_store(store).build()?;
+    if let [stage @ ("4" | "5")] = stages.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        return work(&engine, stage).await;
+    }
     engine.register(handover())?;
     let mut output = Value::Null;
     for stage in stages {

@@ -96,6 +96,33 @@ fn workflow(shell: &Shell, report: &mut Report, folder: &Path) -> Result<(), Str
             report.fail(format!("{what}: expected digest {}, was {said}", unbroken[0]));
         }
     }
+    at_work(shell, report, folder, &programs)
+}
+
+/// A step that is killed at work in one language after the other, and done in the last.
+fn at_work(shell: &Shell, report: &mut Report, folder: &Path, programs: &[Program]) -> Result<(), String> {
+    let mut digests = Vec::new();
+    for first in 0..programs.len() {
+        let order: Vec<&Program> = (0..programs.len()).map(|n| &programs[(first + n) % programs.len()]).collect();
+        let file = text(&folder.join(format!("toil-from-{}.db", order[0].language)));
+        for (stage, program) in ["4", "5", "5"].iter().zip(&order) {
+            let status = wait_and_kill(program.command(shell, &[&file, stage]), "status ")?;
+            if status != "working" {
+                return Err(format!("{} at stage {stage}: {status}", program.language));
+            }
+        }
+        let said = said(order[3].command(shell, &[&file, "5"]))?;
+        if line(&said, "status ").as_deref() != Some("completed") {
+            report.fail(format!("a step killed at work, done in {}: {said}", order[3].language));
+        }
+        digests.push(line(&said, "digest ").ok_or_else(|| format!("{}: no digest in {said}", order[3].language))?);
+    }
+    if digests.iter().all(|digest| *digest == digests[0]) {
+        println!("ok: a step killed at work in each language is done in the next, with the digest {}", digests[0]);
+        report.pass();
+    } else {
+        report.fail(format!("digests of runs that were killed at work differ: {digests:?}"));
+    }
     Ok(())
 }
 
@@ -104,12 +131,12 @@ fn workflow_programs(shell: &Shell, folder: &Path) -> Result<Vec<Program>, Strin
     let client = folder.join("workflow");
     c::compile(shell, &sources.join("workflow.c"), &client)?;
     fs::copy(sources.join("workflow.mjs"), folder.join("workflow.mjs")).map_err(|e| format!("workflow.mjs: {e}"))?;
-    shell.run(shell.cargo(&["build", "--quiet", "--package", "lomusai_tests", "--bin", "cross-workflow"]))?;
+    let rust = shell.build(&["--bin", "cross-workflow"])?.join("cross-workflow");
     Ok(vec![
         Program { language: "python", words: vec![python::interpreter(shell)?, sources.join("workflow.py")] },
         Program { language: "node", words: vec!["node".into(), folder.join("workflow.mjs")] },
         Program { language: "c", words: vec![client] },
-        Program { language: "rust", words: vec![shell.target().join("debug/cross-workflow")] },
+        Program { language: "rust", words: vec![rust] },
     ])
 }
 
