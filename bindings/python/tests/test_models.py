@@ -237,9 +237,7 @@ def test_the_environment_asks_for_a_cassette(server: Server, tmp_path: Path) -> 
     def asks(mode: str, *questions: str) -> str:
         cassette = {"LOMUSAI_CASSETTE": mode, "LOMUSAI_CASSETTE_PATH": str(tmp_path / "c.jsonl")}
         command = [sys.executable, "-c", PROGRAM, *questions]
-        program = subprocess.run(
-            command, env={**os.environ, **cassette}, capture_output=True, text=True, check=False
-        )
+        program = subprocess.run(command, env={**os.environ, **cassette}, capture_output=True, text=True, check=False)
         return program.stdout if program.returncode == 0 else program.stderr
 
     assert asks("record", "One", "Two") == "Hello there. 1\nHello there. 2\n", "both engines of the process share it"

@@ -391,3 +391,12 @@ def test_a_builder_is_not_changed_by_what_is_built_on_it(engine: Engine) -> None
 def test_defining_a_workflow_again_on_the_default_engine_replaces_it() -> None:
     for value in ("one", "two"):
         assert workflow("notebook").map(value).run().object == value
+
+
+async def test_operations_are_asked_by_name(engine: Engine) -> None:
+    draft = {"name": "w", "chain": [{"then": {"id": "", "run": {"map": {"value": 1}}}}]}
+    assert engine.call("draft_workflow", draft)["spec"]["steps"][0]["id"] == "map_1"
+    assert await engine.acall("draft_workflow", draft) == engine.call("draft_workflow", draft)
+    with pytest.raises(InvalidError) as raised:
+        engine.call("dance")
+    assert raised.value.code == "argument_invalid"

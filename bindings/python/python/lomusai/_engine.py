@@ -375,6 +375,19 @@ class Engine:
 
     # --- What there is ------------------------------------------------------------------------------------------------
 
+    def call(self, operation: str, parameters: Mapping[str, Any] | None = None) -> Any:
+        """Asks the engine something by name, as every language can: `engine.call("run", {"run_id": …})`. What has no
+        method of its own here is reached by it.
+
+        Raises:
+            InvalidError: no such operation or parameter (`argument_invalid`); the message lists the operations.
+        """
+        return self._call(operation, parameters)
+
+    async def acall(self, operation: str, parameters: Mapping[str, Any] | None = None) -> Any:
+        """As `call`, for asyncio."""
+        return await self._acall(operation, parameters)
+
     def _call(self, operation: str, parameters: Mapping[str, Any] | None = None) -> Any:
         return self._native.call(operation, parameters or {})
 
