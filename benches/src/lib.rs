@@ -96,6 +96,11 @@ pub fn print_case(case: &str, calls: u64, us: f64) {
     println!("{}", json!({"case": case, "calls": calls, "cpu_us_per_call": us / calls as f64}));
 }
 
+/// Prints a case's line: bytes per microsecond, which is megabytes per second.
+pub fn print_speed(case: &str, mb_per_s: f64) {
+    println!("{}", json!({"case": case, "mb_per_s": mb_per_s}));
+}
+
 /// Prints a case's line: a count per something, of what has no time.
 pub fn print_count(case: &str, count: f64) {
     println!("{}", json!({"case": case, "count": count}));

@@ -5,15 +5,18 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use lomusai_core::sync::Mutex;
 use lomusai_core::{Error, Result};
 use lomusai_wire::codes;
-use reqwest::Url;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
+use url::Url;
 
 use crate::Secret;
-use crate::http::client::{self, Reach};
+use crate::http::client::{Client, Reach};
 use crate::http::endpoint::Endpoint;
+use crate::http::tls;
 use crate::kinds::{Auth, Kind};
 
 /// Settings of a [`Provider`](crate::Provider). Every field has a default; what the kind of provider has no default for is named by the error.
@@ -138,7 +141,7 @@ impl ProviderConfig {
         };
         #[cfg(not(feature = "bedrock"))]
         let signing = Vec::new();
-        let client = client::client(Reach {
+        let client = Client::new(Reach {
             base_url: &base_url,
             proxy: self.proxy.as_ref(),
             authorities: self.authorities()?,
@@ -161,6 +164,7 @@ impl ProviderConfig {
             is_aws: matches!(kind.auth, Auth::Aws),
             #[cfg(feature = "bedrock")]
             signer,
+            last: Mutex::default(),
         })
     }
 
@@ -269,10 +273,10 @@ impl ProviderConfig {
             let pem = std::fs::read(path).map_err(|error| {
                 Error::new(codes::ARGUMENT_INVALID, format!("ca_file {} cannot be read: {error}", path.display()))
             })?;
-            found.extend(client::certificates(&pem, &format!("ca_file {}", path.display()))?);
+            found.extend(tls::certificates(&pem, &format!("ca_file {}", path.display()))?);
         }
         if let Some(pem) = &self.ca_pem {
-            found.extend(client::certificates(pem.as_bytes(), "ca_pem")?);
+            found.extend(tls::certificates(pem.as_bytes(), "ca_pem")?);
         }
         Ok(found)
     }

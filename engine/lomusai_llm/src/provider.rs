@@ -231,7 +231,7 @@ impl Answer {
             }
         };
         match piece {
-            Some(piece) => self.decoder.push(piece.as_ref(), &mut self.ready),
+            Some(piece) => self.decoder.push(&piece, &mut self.ready),
             None => {
                 self.ended = true;
                 self.decoder.end(&mut self.ready)

@@ -1,12 +1,16 @@
 //! The wires without a network: what would be posted, and what recorded bytes mean. For tests and benchmarks.
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use lomusai_core::{Error, Result};
 use lomusai_wire::ModelRequest;
 
 pub use crate::http::decoder::Decoder;
 use crate::kinds::Kind;
+<<<<<<< HEAD
 use crate::question::{Fitter, Question};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+=======
+>>>>>>> fe4a117 (Models are asked by hyper: the connection is driven by whoever waits for the answer, addresses are parsed once, reqwest goes)
 
 /// What decodes an answer of this kind of provider.
 ///

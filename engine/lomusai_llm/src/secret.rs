@@ -43,7 +43,7 @@ impl Secret {
         let json = serde_json::Value::from(self.0.as_str()).to_string();
         let all = escaped(&|byte| byte.is_ascii_alphanumeric());
         let some = escaped(&|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte));
-        let url: String = reqwest::Url::parse_with_params("http://h", [("q", self.0.as_str())])
+        let url: String = url::Url::parse_with_params("http://h", [("q", self.0.as_str())])
             .map(|url| url.query().unwrap_or_default().trim_start_matches("q=").to_owned())
             .unwrap_or_default();
         let mut writings = vec![self.0.clone(), json[1..json.len() - 1].to_owned(), url];

@@ -3,6 +3,7 @@
 
 mod server;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,9 +14,12 @@ use lomusai_core::llm::{Answer, LlmProvider};
 use lomusai_core::{Error, Result};
 use lomusai_llm::{Provider, ProviderConfig};
 use lomusai_wire::{FinishReason, Message, ModelChunk, ModelRequest};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
 use server::{STREAM, answering, response, serve, serve_wrapped};
 use tokio::sync::{mpsc, oneshot};
+use tokio_rustls::TlsAcceptor;
 
 const KEY: &str = "sk-test-0123456789";
 
@@ -150,6 +154,71 @@ async fn a_connection_is_used_again() {
         assert_hello(provider.generate(context(), request()).await);
     }
     assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+/// Answers the first request, and lets `then` have the connection; tells when that has ended.
+async fn answering_once<F, Fut>(then: F) -> (u16, mpsc::Receiver<()>, Arc<AtomicUsize>)
+where
+    F: Fn(server::Connection) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = connections.clone();
+    let (tell, told) = mpsc::channel(4);
+    let port = serve(move |mut connection| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let (tell, then) = (tell.clone(), then.clone());
+        async move {
+            connection.request().await;
+            connection.send(response("200 OK", "", HELLO)).await;
+            then(connection).await;
+            let _ = tell.send(()).await;
+        }
+    })
+    .await;
+    (port, told, connections)
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_while_it_waited_is_not_used() {
+    let (port, mut closed, connections) = answering_once(|connection| async { drop(connection) }).await;
+    let provider = Provider::new("compatible", config(port)).unwrap();
+    assert_hello(provider.generate(context(), request()).await);
+    closed.recv().await.unwrap();
+    // Another connection's traffic shows that what the first has to say has arrived as well.
+    assert_hello(ask(config(answering(response("200 OK", "", HELLO)).await)).await);
+    assert_hello(provider.generate(context(), request()).await);
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_request_that_the_server_may_have_seen_is_not_sent_again() {
+    let (port, _closed, connections) = answering_once(|mut connection| async move {
+        connection.request().await;
+    })
+    .await;
+    let provider = Provider::new("compatible", config(port)).unwrap();
+    assert_hello(provider.generate(context(), request()).await);
+    let error = provider.generate(context(), request()).await.unwrap_err();
+    assert_eq!((error.code(), error.is_retryable()), ("provider_unreachable", true));
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_connection_is_not_used_beyond_its_runtime() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let servers = runtime();
+    let (port, _closed, connections) = servers.block_on(answering_once(|mut connection| async move {
+        connection.closed().await;
+    }));
+    let serving = std::thread::spawn(move || servers.block_on(std::future::pending::<()>()));
+    let provider = Provider::new("compatible", config(port)).unwrap();
+    let (one, other) = (runtime(), runtime());
+    assert_hello(one.block_on(provider.generate(context(), request())));
+    // The first still lives, but nobody would look after its sockets.
+    assert_hello(other.block_on(provider.generate(context(), request())));
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
+    drop(serving);
 }
 
 #[tokio::test]
@@ -446,35 +515,53 @@ async fn a_proxy_gets_the_whole_address() {
     assert_eq!(request.header("proxy-authorization"), Some("Basic bWU6cGFzcw=="));
 }
 
-#[tokio::test]
-async fn a_private_authority_is_trusted_where_it_is_named() {
-    use rustls::pki_types::pem::PemObject;
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
 
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
-    let chain = vec![CertificateDer::from_pem_file(format!("{folder}/server.pem")).unwrap()];
-    let key = PrivateKeyDer::from_pem_file(format!("{folder}/server.key")).unwrap();
-    let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+/// What speaks TLS as `localhost`, by an authority of our own.
+fn acceptor(protocols: &[&[u8]]) -> TlsAcceptor {
+    let chain = vec![CertificateDer::from_pem_file(format!("{DATA}/server.pem")).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(format!("{DATA}/server.key")).unwrap();
+    let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
-    let port = serve_wrapped(
-        Box::new(move |socket| {
-            let acceptor = acceptor.clone();
-            Box::pin(async move { Some(Box::new(acceptor.accept(socket).await.ok()?) as Box<dyn server::Socket>) })
-        }),
-        |mut connection| async move {
-            connection.request().await;
-            connection.send(format!("{STREAM}{HELLO}")).await;
-        },
-    )
-    .await;
+    tls.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    TlsAcceptor::from(Arc::new(tls))
+}
 
+/// Serves each connection over TLS.
+async fn serve_tls<F, Fut>(protocols: &[&[u8]], handler: F) -> u16
+where
+    F: Fn(server::Connection) -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let acceptor = acceptor(protocols);
+    let wrap = move |socket| {
+        let acceptor = acceptor.clone();
+        let accepted = async move { Some(Box::new(acceptor.accept(socket).await.ok()?) as Box<dyn server::Socket>) };
+        Box::pin(accepted) as std::pin::Pin<Box<dyn Future<Output = _> + Send>>
+    };
+    serve_wrapped(Box::new(wrap), handler).await
+}
+
+fn tls_config(port: u16) -> ProviderConfig {
     let mut config = config(port);
     config.base_url = Some(format!("https://localhost:{port}/v1"));
+    config.ca_file = Some(format!("{DATA}/ca.pem").into());
+    config
+}
+
+#[tokio::test]
+async fn a_private_authority_is_trusted_where_it_is_named() {
+    let port = serve_tls(&[], |mut connection| async move {
+        connection.request().await;
+        connection.send(format!("{STREAM}{HELLO}")).await;
+    })
+    .await;
+    let mut config = tls_config(port);
+    let authority = config.ca_file.take();
     // Some machines have no authorities at all; then a provider over TLS says so at once.
     match Provider::new("compatible", config.clone()) {
         Ok(stranger) => {
@@ -484,9 +571,69 @@ async fn a_private_authority_is_trusted_where_it_is_named() {
         }
         Err(error) => assert_eq!(error.code(), "argument_invalid"),
     }
-    config.ca_file = Some(format!("{folder}/ca.pem").into());
+    config.ca_file = authority;
     assert_hello(ask(config.clone()).await);
     (config.ca_pem, config.ca_file) = (Some(std::fs::read_to_string(config.ca_file.unwrap()).unwrap()), None);
     assert_hello(ask(config).await);
     assert!(rustls::crypto::CryptoProvider::get_default().is_none(), "the process is the host's: nothing is installed");
+}
+
+#[tokio::test]
+async fn a_proxy_leads_to_a_server_over_tls_without_seeing_what_is_said() {
+    let (tell, mut told) = mpsc::channel(1);
+    let port = serve(move |mut connection| {
+        let tell = tell.clone();
+        async move {
+            tell.send(connection.request().await).await.unwrap_or_default();
+            connection.send("HTTP/1.1 200 Connection established\r\n\r\n").await;
+            let socket = acceptor(&[]).accept(connection.0).await.unwrap();
+            let mut connection = server::Connection(Box::new(socket));
+            let request = connection.request().await;
+            assert_eq!(request.header("proxy-authorization"), None);
+            connection.send(format!("{STREAM}{HELLO}")).await;
+        }
+    })
+    .await;
+    let mut config = tls_config(4_433);
+    config.proxy = Some(format!("http://me:pass@127.0.0.1:{port}").into());
+    assert_hello(ask(config).await);
+    let request = told.recv().await.unwrap();
+    assert!(request.head.starts_with("CONNECT localhost:4433 HTTP/1.1\r\n"), "{}", request.head);
+    assert_eq!(request.header("proxy-authorization"), Some("Basic bWU6cGFzcw=="));
+    assert_eq!(request.header("authorization"), None);
+}
+
+#[tokio::test]
+async fn http_2_is_spoken_where_the_server_offers_it_and_shares_one_connection() {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = connections.clone();
+    let (tell, mut told) = mpsc::channel(8);
+    let port = serve_tls(&[b"h2", b"http/1.1"], move |connection| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let tell = tell.clone();
+        async move {
+            let mut connection = h2::server::handshake(connection.0).await.unwrap();
+            let mut open = Vec::new();
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let mut sending = respond.send_response(http::Response::new(()), false).unwrap();
+                sending.send_data(HELLO.into(), false).unwrap();
+                // Without an end, and alive: the answer has said its own.
+                open.push(sending);
+                tell.send(request.into_parts().0).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let provider = Provider::new("compatible", tls_config(port)).unwrap();
+    assert_hello(provider.generate(context(), request()).await);
+    let asked = told.recv().await.unwrap();
+    assert_eq!(asked.uri.to_string(), format!("https://localhost:{port}/v1/chat/completions"));
+    assert_eq!(
+        (asked.headers.get("host"), asked.headers["authorization"].to_str().unwrap()),
+        (None, &*format!("Bearer {KEY}"))
+    );
+    let (one, two) = tokio::join!(provider.generate(context(), request()), provider.generate(context(), request()));
+    assert_hello(one);
+    assert_hello(two);
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
 }

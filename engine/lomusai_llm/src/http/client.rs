@@ -1,19 +1,21 @@
-//! Builds a client: rustls with ring, the system's roots, one connection pool. Nothing process-wide is touched, since the process is the host's.
+//! A client for one server: takes a connection that is open or makes one, and sends again what a closed one did not.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::{HOST, PROXY_AUTHORIZATION, USER_AGENT};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
+use hyper::body::Bytes;
 use lomusai_core::{Error, Result};
 use lomusai_wire::codes;
-use reqwest::{Proxy, Url};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-#[cfg(feature = "_http")]
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use rustls_platform_verifier::Verifier;
+use rustls::pki_types::CertificateDer;
+use tokio::time::timeout;
+use url::Url;
 
+use super::connection::{Answer, Body, Connection};
+use super::pool::Pool;
+use super::route::Route;
 use crate::Secret;
 
 /// How to reach a server.
@@ -27,131 +29,139 @@ pub(crate) struct Reach<'a> {
 }
 
 /// A client for one server.
-pub(crate) fn client(reach: Reach<'_>) -> Result<reqwest::Client> {
-    let Reach { base_url, proxy, authorities, connect_timeout } = reach;
-    let mut builder = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls(base_url, authorities)?)
-        // A redirected POST loses its body or carries the key to another host; neither helps.
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(connect_timeout)
-        .user_agent(concat!("lomusai/", env!("CARGO_PKG_VERSION")));
-    builder = match proxy.map(Secret::expose) {
-        None => builder,
-        Some("none") => builder.no_proxy(),
-        Some(address) => builder.proxy(explicit_proxy(address)?),
-    };
-    builder.build().map_err(|error| {
-        Error::new(codes::ARGUMENT_INVALID, format!("the HTTP client cannot be built: {}", error.without_url()))
-    })
+pub(crate) struct Client {
+    route: Route,
+    connect_timeout: Duration,
+    host: HeaderValue,
+    pool: Arc<Pool>,
 }
 
-#[cfg(feature = "_http")]
-/// The certificates of a PEM text; `origin` names it in errors.
-pub(crate) fn certificates(pem: &[u8], origin: &str) -> Result<Vec<CertificateDer<'static>>> {
-    let found: Vec<_> = CertificateDer::pem_slice_iter(pem)
-        .collect::<std::result::Result<_, _>>()
-        .map_err(|error| Error::new(codes::ARGUMENT_INVALID, format!("{origin} is not valid PEM: {error}")))?;
-    if found.is_empty() {
-        return Err(Error::new(codes::ARGUMENT_INVALID, format!("{origin} holds no CERTIFICATE section")));
-    }
-    Ok(found)
+/// An address of the server, as requests carry it.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    whole: Uri,
+    path: Uri,
 }
 
-fn explicit_proxy(address: &str) -> Result<Proxy> {
-    // The address may carry a password, so errors do not repeat it.
-    let refused =
-        || Error::new(codes::ARGUMENT_INVALID, "proxy must be `none` or an address such as http://proxy.example:3128");
-    let url = Url::parse(address).map_err(|_| refused())?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(refused().with("scheme", url.scheme()));
-    }
-    Proxy::all(url).map_err(|_| refused())
-}
-
-fn tls(base_url: &Url, authorities: Vec<CertificateDer<'static>>) -> Result<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Error::new(codes::INTERNAL, format!("ring lacks the default TLS versions: {error}")))?;
-    let verifier: Arc<dyn ServerCertVerifier> = match base_url.scheme() {
-        // Only a proxy could ask for it here: the system's authorities take longer to read than an engine to start, and a container
-        // that has none can still reach a model server over plain HTTP.
-        "http" => Arc::new(WhenAsked { authorities, provider, verifier: OnceLock::new() }),
-        _ => verifier(authorities, provider).map_err(|error| {
-            let message = format!("no certificate authority to trust: {error}. Install the system's, or set ca_file");
-            Error::new(codes::ARGUMENT_INVALID, message)
-        })?,
-    };
-    let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
-}
-
-/// A verifier that is made when a certificate has to be verified.
+/// Why there is no answer.
 #[derive(Debug)]
-struct WhenAsked {
-    authorities: Vec<CertificateDer<'static>>,
-    provider: Arc<CryptoProvider>,
-    verifier: OnceLock<std::result::Result<Arc<dyn ServerCertVerifier>, rustls::Error>>,
+pub(crate) enum Failed {
+    /// No connection in the time for it.
+    TimedOut,
+    /// No connection.
+    Unreachable(Box<dyn std::error::Error + Send + Sync>),
+    /// The connection broke before the head of the answer.
+    Broken(hyper::Error),
 }
 
-impl WhenAsked {
-    fn verifier(&self) -> std::result::Result<&dyn ServerCertVerifier, rustls::Error> {
-        let made = self.verifier.get_or_init(|| verifier(self.authorities.clone(), self.provider.clone()));
-        made.as_deref().map_err(Clone::clone)
+/// An answer whose head has come. Dropping it before its end closes the connection.
+pub(crate) struct Response {
+    answer: Answer,
+    pool: Arc<Pool>,
+}
+
+impl Target {
+    /// # Errors
+    /// `argument_invalid` where no request can carry the address.
+    pub(crate) fn new(url: &Url) -> Result<Self> {
+        let whole: Uri = url.as_str().parse().map_err(|error| {
+            let host = url.host_str().unwrap_or_default();
+            Error::new(codes::ARGUMENT_INVALID, format!("an address of {host} cannot be sent: {error}"))
+        })?;
+        let root = || PathAndQuery::from_static("/");
+        let path = Uri::from(whole.path_and_query().cloned().unwrap_or_else(root));
+        Ok(Self { whole, path })
     }
 }
 
-impl ServerCertVerifier for WhenAsked {
-    fn verify_server_cert(
+impl Client {
+    /// A client for the server of an address.
+    ///
+    /// # Errors
+    /// `argument_invalid`, naming the setting.
+    pub(crate) fn new(reach: Reach<'_>) -> Result<Self> {
+        let Reach { base_url, proxy, authorities, connect_timeout } = reach;
+        let server = Target::new(base_url)?.whole;
+        let host = base_url.host_str().unwrap_or_default();
+        let host = base_url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let host = HeaderValue::try_from(host)
+            .map_err(|_| Error::new(codes::ARGUMENT_INVALID, "the host of base_url cannot be sent"))?;
+        let route = Route::new(server, proxy, authorities)?;
+        Ok(Self { route, connect_timeout, host, pool: Arc::default() })
+    }
+
+    /// Sends a request and waits for the head of the answer. Must be called within a tokio runtime. Dropping the future ends the request.
+    pub(crate) async fn send(
         &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
-        self.verifier()?.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        method: Method,
+        target: &Target,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> std::result::Result<Response, Failed> {
+        loop {
+            let (connection, is_new) = match self.pool.take() {
+                Some(connection) => (connection, false),
+                // Boxed: a request seldom needs it, and there may be thousands.
+                None => (Box::pin(self.connect()).await?, true),
+            };
+            let request = self.request(&connection, &method, target, headers.clone(), body.clone());
+            match connection.send(request).await {
+                Ok(answer) => return Ok(Response { answer, pool: self.pool.clone() }),
+                // It was closed while it waited.
+                Err(unanswered) if unanswered.is_unprocessed && !is_new => {}
+                Err(unanswered) => return Err(Failed::Broken(unanswered.error)),
+            }
+        }
     }
 
-    fn verify_tls12_signature(
+    fn request(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier()?.verify_tls12_signature(message, certificate, signature)
+        connection: &Connection,
+        method: &Method,
+        target: &Target,
+        mut headers: HeaderMap,
+        body: Bytes,
+    ) -> Request<Body> {
+        let mut request = Request::new(Body::new(body));
+        *request.method_mut() = method.clone();
+        let is_http1 = matches!(connection, Connection::Http1(_));
+        let forwarder = self.route.forwarder();
+        *request.uri_mut() = if is_http1 && forwarder.is_none() { &target.path } else { &target.whole }.clone();
+        headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(concat!("lomusai/", env!("CARGO_PKG_VERSION"))));
+        if is_http1 {
+            headers.entry(HOST).or_insert_with(|| self.host.clone());
+        } else {
+            *request.version_mut() = Version::HTTP_2;
+        }
+        if let Some(authorization) = forwarder.flatten() {
+            headers.entry(PROXY_AUTHORIZATION).or_insert_with(|| authorization.clone());
+        }
+        *request.headers_mut() = headers;
+        request
     }
 
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier()?.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+    async fn connect(&self) -> std::result::Result<Connection, Failed> {
+        let wire = timeout(self.connect_timeout, self.route.connect()).await.map_err(|_| Failed::TimedOut)?;
+        let connection = Connection::new(wire.map_err(Failed::Unreachable)?).await.map_err(Failed::Broken)?;
+        Ok(self.pool.share(connection))
     }
 }
 
-#[cfg(not(target_os = "android"))]
-fn verifier(
-    authorities: Vec<CertificateDer<'static>>,
-    provider: Arc<CryptoProvider>,
-) -> std::result::Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
-    Ok(Arc::new(Verifier::new_with_extra_roots(authorities, provider)?))
-}
-
-#[cfg(target_os = "android")]
-fn verifier(
-    authorities: Vec<CertificateDer<'static>>,
-    provider: Arc<CryptoProvider>,
-) -> std::result::Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
-    if !authorities.is_empty() {
-        return Err(rustls::Error::General("Android takes authorities from its settings only".into()));
+impl Response {
+    pub(crate) fn status(&self) -> StatusCode {
+        self.answer.head.status
     }
-    Ok(Arc::new(Verifier::new(provider)?))
+
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        &self.answer.head.headers
+    }
+
+    /// The next piece of the body, or nothing at its end.
+    pub(crate) async fn piece(&mut self) -> hyper::Result<Option<Bytes>> {
+        let piece = self.answer.piece().await;
+        if let Some(idle) = self.answer.take_idle() {
+            self.pool.park(idle);
+        }
+        piece
+    }
 }

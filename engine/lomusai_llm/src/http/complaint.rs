@@ -20,7 +20,7 @@ pub(crate) async fn of_reply(reply: Reply) -> Error {
 }
 
 /// The error of a body.
-pub(crate) fn of_body(host: &str, status: u16, headers: &reqwest::header::HeaderMap, text: &str) -> Error {
+pub(crate) fn of_body(host: &str, status: u16, headers: &http::HeaderMap, text: &str) -> Error {
     let said = serde_json::from_str(text).ok().as_ref().and_then(complaint);
     let complaint = said.unwrap_or_else(|| Complaint {
         // A page of HTML says little, and all of it at its beginning.
@@ -74,7 +74,7 @@ fn message(place: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use reqwest::header::HeaderMap;
+    use http::HeaderMap;
     use serde_json::json;
 
     fn said(body: Value) -> (String, Option<String>, Option<u16>) {

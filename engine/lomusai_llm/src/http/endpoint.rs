@@ -1,25 +1,31 @@
 //! A place to post to: sends a body and reads the answer piece by piece, within the time between pieces and until cancelled.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::poll;
+use http::{HeaderMap, Method};
+use hyper::body::Bytes;
 use lomusai_core::cancel::{CancelToken, Cancelled};
+use lomusai_core::sync::Mutex;
 use lomusai_core::{Error, Result};
 use lomusai_wire::codes;
-use reqwest::Url;
-use reqwest::header::HeaderMap;
 use tokio::time::{Instant, Sleep, sleep_until};
+use url::Url;
 
+use super::causes::causes;
+use super::client::{Client, Response, Target};
 use super::failure;
 use crate::Secret;
 use crate::wire::Post;
 
 /// Where requests go and what goes with each.
 pub(crate) struct Endpoint {
-    pub(crate) client: reqwest::Client,
+    pub(crate) client: Client,
     pub(crate) base_url: Url,
     pub(crate) headers: HeaderMap,
     /// What must not show in an error, should the server quote it.
@@ -33,11 +39,21 @@ pub(crate) struct Endpoint {
     /// What signs each request, where one does.
     #[cfg(feature = "bedrock")]
     pub(crate) signer: Option<super::aws::Signer>,
+    /// Where the last request went.
+    pub(crate) last: Mutex<Option<Arc<Place>>>,
+}
+
+/// An address that was put together for a request.
+pub(crate) struct Place {
+    path: Vec<String>,
+    query: &'static [(&'static str, &'static str)],
+    url: Url,
+    target: Target,
 }
 
 /// An answer whose head has come. Dropping it closes the connection.
 pub(crate) struct Reply {
-    response: reqwest::Response,
+    response: Response,
     patience: Patience,
     bytes: u64,
     bytes_max: u64,
@@ -51,11 +67,22 @@ impl Endpoint {
             return Err(Error::new(codes::UNSUPPORTED, "a provider over HTTP must be called within a tokio runtime"));
         }
         let mut patience = Patience::new(self.host(), self.idle, cancel);
-        let url = self.url(&post);
-        let headers = self.headers_for(&url, &post.body)?;
-        let sending = self.client.post(url).headers(headers).body(post.body).send();
-        let response = patience.wait(sending).await?.map_err(|error| failure::of_transport(&patience.host, error))?;
+        let place = self.place(&post)?;
+        let headers = self.headers_for(&place.url, &post.body)?;
+        let sending = self.client.send(Method::POST, &place.target, &headers, Bytes::from(post.body));
+        let response = patience.wait(sending).await?.map_err(|failed| failure::of_transport(&patience.host, failed))?;
         Ok(Reply { response, patience, bytes: 0, bytes_max: self.bytes_max })
+    }
+
+    /// Where a request goes: mostly where the one before it went.
+    fn place(&self, post: &Post) -> Result<Arc<Place>> {
+        let mut last = self.last.lock();
+        if let Some(place) = last.as_ref().filter(|place| place.path == post.path && place.query == post.query) {
+            return Ok(place.clone());
+        }
+        let url = self.url(post);
+        let target = Target::new(&url)?;
+        Ok(last.insert(Arc::new(Place { path: post.path.clone(), query: post.query, url, target })).clone())
     }
 
     fn url(&self, post: &Post) -> Url {
@@ -82,16 +109,16 @@ impl Endpoint {
     }
 
     #[cfg(not(feature = "bedrock"))]
-    fn headers_for(&self, _: &Url, _: &[u8]) -> Result<HeaderMap> {
-        Ok(self.headers.clone())
+    fn headers_for(&self, _: &Url, _: &[u8]) -> Result<Cow<'_, HeaderMap>> {
+        Ok(Cow::Borrowed(&self.headers))
     }
 
     #[cfg(feature = "bedrock")]
-    fn headers_for(&self, url: &Url, body: &[u8]) -> Result<HeaderMap> {
-        let Some(signer) = &self.signer else { return Ok(self.headers.clone()) };
+    fn headers_for(&self, url: &Url, body: &[u8]) -> Result<Cow<'_, HeaderMap>> {
+        let Some(signer) = &self.signer else { return Ok(Cow::Borrowed(&self.headers)) };
         #[allow(clippy::disallowed_methods, reason = "AWS refuses a signature of any time but the real one")]
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        signer.signed(url, self.headers.clone(), body, now)
+        signer.signed(url, self.headers.clone(), body, now).map(Cow::Owned)
     }
 
     /// The error without any secret that the server may have quoted.
@@ -131,9 +158,9 @@ impl Reply {
     }
 
     /// The next piece, or nothing at the end.
-    pub(crate) async fn piece(&mut self) -> Result<Option<impl AsRef<[u8]> + use<>>> {
-        let piece = self.patience.wait(self.response.chunk()).await?.map_err(|error| {
-            let why = failure::causes(&error.without_url());
+    pub(crate) async fn piece(&mut self) -> Result<Option<Bytes>> {
+        let piece = self.patience.wait(self.response.piece()).await?.map_err(|error| {
+            let why = causes(&error);
             let message = format!("the answer of {} broke off: {why}", self.patience.host);
             Error::new(codes::STREAM_TRUNCATED, message)
         })?;
@@ -153,7 +180,7 @@ impl Reply {
     pub(crate) async fn bytes(mut self, bytes_max: usize) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         while let Some(piece) = self.piece().await? {
-            bytes.extend_from_slice(piece.as_ref());
+            bytes.extend_from_slice(&piece);
             if bytes.len() > bytes_max {
                 let message = format!("the answer of {} is larger than max_response_bytes = {bytes_max}", self.host());
                 return Err(Error::new(codes::PROVIDER_RESPONSE_INVALID, message));
@@ -167,7 +194,7 @@ impl Reply {
         let mut bytes = Vec::new();
         while bytes.len() < bytes_max {
             match self.piece().await {
-                Ok(Some(piece)) => bytes.extend_from_slice(piece.as_ref()),
+                Ok(Some(piece)) => bytes.extend_from_slice(&piece),
                 _ => break,
             }
         }

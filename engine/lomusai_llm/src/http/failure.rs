@@ -1,9 +1,12 @@
 //! What a status, a header or a broken connection means for a caller: which code, and when to try again.
 
+use http::header::{DATE, LOCATION, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
 use lomusai_core::Error;
 use lomusai_wire::{Code, ErrorBody, codes};
-use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
+use super::causes::causes;
+use super::client::Failed;
 use super::date;
 
 /// What a provider said went wrong, whatever shape it said it in.
@@ -23,14 +26,11 @@ pub(crate) struct Complaint {
 /// The error for an answer of this status.
 pub(crate) fn of_status(host: &str, status: u16, headers: &HeaderMap, complaint: Complaint) -> Error {
     let said = if complaint.message.is_empty() {
-        reqwest::StatusCode::from_u16(status)
-            .ok()
-            .and_then(|status| status.canonical_reason())
-            .unwrap_or("nothing more")
+        StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("nothing more")
     } else {
         &complaint.message
     };
-    let message = match headers.get(reqwest::header::LOCATION).and_then(|value| value.to_str().ok()) {
+    let message = match headers.get(LOCATION).and_then(|value| value.to_str().ok()) {
         Some(location) if (300..400).contains(&status) => {
             format!("{host} answered {status}, a redirect to {location}: set base_url to the final address")
         }
@@ -66,28 +66,13 @@ pub(crate) fn in_stream(complaint: Complaint) -> Error {
 }
 
 /// The error of a request that got no answer.
-pub(crate) fn of_transport(host: &str, error: reqwest::Error) -> Error {
-    let error = error.without_url();
-    if error.is_builder() {
-        return Error::new(codes::ARGUMENT_INVALID, format!("the request cannot be sent: {}", causes(&error)));
-    }
-    let why = if error.is_timeout() { "no connection within timeouts.connect_ms".to_owned() } else { causes(&error) };
+pub(crate) fn of_transport(host: &str, failed: Failed) -> Error {
+    let why = match failed {
+        Failed::TimedOut => "no connection within timeouts.connect_ms".to_owned(),
+        Failed::Unreachable(cause) => causes(&*cause),
+        Failed::Broken(error) => causes(&error),
+    };
     Error::new(codes::PROVIDER_UNREACHABLE, format!("{host} cannot be reached: {why}")).with("host", host)
-}
-
-/// An error with all its causes in one line.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        // Wrappers often repeat what they wrap.
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 /// `text`, or its beginning where it is longer than `chars_max`.

@@ -2,9 +2,11 @@
 
 #[cfg(feature = "bedrock")]
 pub(crate) mod aws;
+pub(crate) mod causes;
 pub(crate) mod client;
 #[cfg(feature = "_http")]
 pub(crate) mod complaint;
+mod connection;
 #[cfg(feature = "_http")]
 pub(crate) mod date;
 #[cfg(feature = "_http")]
@@ -17,5 +19,8 @@ pub(crate) mod failure;
 pub(crate) mod frames;
 #[cfg(feature = "_http")]
 pub(crate) mod objects;
+mod pool;
+mod route;
 #[cfg(feature = "_http")]
 pub(crate) mod sse;
+pub(crate) mod tls;

@@ -52,14 +52,22 @@ impl SseDecoder {
                 continue;
             }
             let end = memchr2(b'\n', b'\r', bytes);
-            self.line.extend_from_slice(&bytes[..end.unwrap_or(bytes.len())]);
-            if self.line.len() > self.bytes_max {
+            let (line, ended) = (&bytes[..end.unwrap_or(bytes.len())], end.map(|end| bytes[end]));
+            bytes = bytes.get(line.len() + 1..).unwrap_or_default();
+            if self.line.len() + line.len() > self.bytes_max {
                 return Err(EventTooLarge.into());
             }
-            let Some(end) = end else { break };
-            self.after_cr = bytes[end] == b'\r';
-            bytes = &bytes[end + 1..];
-            self.line_done(each)?;
+            // A line that came in one piece is read where it is.
+            if let (Some(ended), true) = (ended, self.line.is_empty()) {
+                self.after_cr = ended == b'\r';
+                self.line_done(line, each)?;
+                continue;
+            }
+            self.line.extend_from_slice(line);
+            if let Some(ended) = ended {
+                self.after_cr = ended == b'\r';
+                self.kept_line_done(each)?;
+            }
         }
         Ok(())
     }
@@ -70,7 +78,7 @@ impl SseDecoder {
         each: &mut dyn FnMut(Event<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         if !self.line.is_empty() {
-            self.line_done(each)?;
+            self.kept_line_done(each)?;
         }
         self.dispatch(each)
     }
@@ -80,17 +88,29 @@ impl SseDecoder {
         self.recognised
     }
 
-    fn line_done<E: From<EventTooLarge>>(&mut self, each: &mut dyn FnMut(Event<'_>) -> Result<(), E>) -> Result<(), E> {
+    /// The end of a line that came in pieces.
+    fn kept_line_done<E: From<EventTooLarge>>(
+        &mut self,
+        each: &mut dyn FnMut(Event<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut line = std::mem::take(&mut self.line);
-        let start = if !std::mem::replace(&mut self.begun, true) && line.starts_with(b"\xEF\xBB\xBF") { 3 } else { 0 };
-        let result = match &line[start..] {
-            [] => self.dispatch(each),
-            text => self.field(text),
-        };
+        let result = self.line_done(&line, each);
         // The buffer is kept: a stream has thousands of lines.
         line.clear();
         self.line = line;
         result
+    }
+
+    fn line_done<E: From<EventTooLarge>>(
+        &mut self,
+        line: &[u8],
+        each: &mut dyn FnMut(Event<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let start = if !std::mem::replace(&mut self.begun, true) && line.starts_with(b"\xEF\xBB\xBF") { 3 } else { 0 };
+        match &line[start..] {
+            [] => self.dispatch(each),
+            text => self.field(text),
+        }
     }
 
     fn field<E: From<EventTooLarge>>(&mut self, line: &[u8]) -> Result<(), E> {

@@ -13,7 +13,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 type Wrap = Box<dyn Fn(tokio::net::TcpStream) -> Pin<Box<dyn Future<Output = Option<Box<dyn Socket>>> + Send>> + Send>;
 
 /// One connection of a client.
-pub(crate) struct Connection(Box<dyn Socket>);
+pub(crate) struct Connection(pub(crate) Box<dyn Socket>);
 
 /// A request as it came.
 pub(crate) struct Request {

@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, LOCATION, RANGE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use hyper::body::Bytes;
 use lomusai_core::{Error, Result};
 use lomusai_wire::codes;
-use reqwest::header::{CONTENT_RANGE, LOCATION, RANGE};
-use reqwest::{Response, StatusCode, Url};
 use sha2::{Digest, Sha256};
+use url::Url;
 
 use super::{Place, Progress, Wanted, hex, of_io};
-use crate::http::client::{self, Reach};
+use crate::http::causes::causes;
+use crate::http::client::{Client, Failed, Reach, Response, Target};
 
 /// How often a download that breaks off is gone on with before it is an error.
 const TRIES: u32 = 3;
@@ -58,7 +60,7 @@ async fn attempt(wanted: &Wanted, part: &Path, progress: &Tell) -> Result<()> {
     if wanted.bytes == Some(done) {
         return Ok(());
     }
-    let (response, address) = ask(address, done).await?;
+    let (mut response, address) = ask(address, done).await?;
     let host = address.host_str().unwrap_or_default().to_owned();
     match response.status() {
         StatusCode::PARTIAL_CONTENT if begins_at(&response, done) => {}
@@ -81,17 +83,15 @@ async fn attempt(wanted: &Wanted, part: &Path, progress: &Tell) -> Result<()> {
                 .with("status", status.as_u16()));
         }
     }
-    let total = response.content_length().map(|left| left + done).or(wanted.bytes);
+    let total = length(&response).map(|left| left + done).or(wanted.bytes);
     let mut told = done;
     progress(Progress::Downloading { file: wanted.file.clone(), done, total });
-    let mut stream = response.bytes_stream();
     loop {
-        let Ok(next) = tokio::time::timeout(IDLE, stream.next()).await else {
+        let Ok(next) = tokio::time::timeout(IDLE, response.piece()).await else {
             return Err(failed(&host, format!("nothing came for {} s", IDLE.as_secs()), true));
         };
+        let next = next.map_err(|error| broken_off(&host, &error))?;
         let Some(bytes) = next else { break };
-        let bytes = bytes
-            .map_err(|error| failed(&host, format!("the connection broke off ({})", error.without_url()), true))?;
         file.write_all(&bytes).map_err(|error| of_io(part, &error))?;
         done += bytes.len() as u64;
         if done - told >= TELL || Some(done) == total {
@@ -134,23 +134,21 @@ fn check(wanted: &Wanted, part: &Path) -> Result<()> {
 /// Asks for a file from a byte on, and follows where the server sends.
 async fn ask(mut address: Url, from: u64) -> Result<(Response, Url)> {
     for _ in 0..REDIRECTS_MAX {
-        let client = client::client(Reach {
-            base_url: &address,
-            proxy: None,
-            authorities: Vec::new(),
-            connect_timeout: CONNECT,
-        })?;
-        let mut request = client.get(address.clone());
+        let reach = Reach { base_url: &address, proxy: None, authorities: Vec::new(), connect_timeout: CONNECT };
+        let (client, target) = (Client::new(reach)?, Target::new(&address)?);
+        let mut headers = HeaderMap::new();
         if from > 0 {
-            request = request.header(RANGE, format!("bytes={from}-"));
+            headers.insert(RANGE, HeaderValue::try_from(format!("bytes={from}-")).expect("a number is a header"));
         }
         let host = address.host_str().unwrap_or_default().to_owned();
-        let sent = tokio::time::timeout(IDLE, request.send()).await;
+        let sent = tokio::time::timeout(IDLE, client.send(Method::GET, &target, &headers, Bytes::new())).await;
         let response = match sent {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => {
-                return Err(failed(&host, chain(&error.without_url()), true));
+            Ok(Err(Failed::TimedOut)) => {
+                return Err(failed(&host, format!("no connection within {} s", CONNECT.as_secs()), true));
             }
+            Ok(Err(Failed::Unreachable(cause))) => return Err(failed(&host, causes(&*cause), true)),
+            Ok(Err(Failed::Broken(error))) => return Err(failed(&host, causes(&error), true)),
             Err(_) => return Err(failed(&host, format!("it did not answer for {} s", IDLE.as_secs()), true)),
         };
         if !response.status().is_redirection() {
@@ -176,14 +174,10 @@ async fn in_index(project: &str, file: &str) -> Result<Url> {
         let passing = response.status().is_server_error();
         return Err(failed(&host, format!("it answered {} for {}", response.status(), page.path()), passing));
     }
-    let read = tokio::time::timeout(IDLE, response.text()).await;
-    let text = match read {
-        Ok(Ok(text)) => text,
-        Ok(Err(error)) => {
-            return Err(failed(&host, format!("its list of files broke off ({})", error.without_url()), true));
-        }
-        Err(_) => return Err(failed(&host, "its list of files did not arrive".into(), true)),
+    let Ok(page_text) = tokio::time::timeout(IDLE, text(response)).await else {
+        return Err(failed(&host, "its list of files did not arrive".into(), true));
     };
+    let text = page_text.map_err(|error| broken_off(&host, &error))?;
     let link = text.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next()).find(|link| {
         let path = link.split(['#', '?']).next().unwrap_or_default();
         path.rsplit('/').next() == Some(file)
@@ -197,15 +191,20 @@ fn begins_at(response: &Response, from: u64) -> bool {
     range.and_then(|range| range.strip_prefix("bytes ")).is_some_and(|range| range.starts_with(&format!("{from}-")))
 }
 
-/// An error with what caused it: reqwest's own words only say what it was doing.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
+fn length(response: &Response) -> Option<u64> {
+    response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+async fn text(mut response: Response) -> hyper::Result<String> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = response.piece().await? {
+        bytes.extend_from_slice(&piece);
     }
-    text
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn broken_off(host: &str, error: &hyper::Error) -> Error {
+    failed(host, format!("the connection broke off ({})", causes(error)), true)
 }
 
 fn parse(address: &str) -> Result<Url> {
