@@ -6,11 +6,7 @@ use lomusai_wire::ModelRequest;
 
 pub use crate::http::decoder::Decoder;
 use crate::kinds::Kind;
-<<<<<<< HEAD
 use crate::question::{Fitter, Question};
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-=======
->>>>>>> fe4a117 (Models are asked by hyper: the connection is driven by whoever waits for the answer, addresses are parsed once, reqwest goes)
 
 /// What decodes an answer of this kind of provider.
 ///
