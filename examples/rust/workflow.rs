@@ -1,5 +1,8 @@
 //! A workflow that asks a person about large refunds. Kept in a file, its run would go on in another process, in any language.
 
+// Printing is what an example does.
+#![allow(clippy::print_stdout)]
+
 use lomusai::workflow::{
     CallContext, Each, FnStep, Mapping, Part, Retry, StepReply, TypedStep, Workflow, WorkflowRequest,
 };
