@@ -11,6 +11,7 @@ mod crash;
 mod demo;
 mod dist;
 mod shell;
+mod soak;
 mod suites;
 mod tally;
 mod test;
@@ -33,9 +34,9 @@ const TASKS: &[Task] = &[
     Task { name: "test", usage: test::USAGE, help: "run all tests in all languages", run: test::run },
     Task {
         name: "soak",
-        usage: "",
-        help: "the long forms of the tests that look for leaks and races",
-        run: test::soak,
+        usage: soak::USAGE,
+        help: "what hosts do wrong, 100,000 times each: nothing may leak",
+        run: soak::run,
     },
     Task {
         name: "crash",

@@ -34,6 +34,10 @@ impl Shell {
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.root).stdin(Stdio::null()).env(watch::MARK, watch::mark());
+        // Where it is relative, it is meant from here, and not from where each runner stands.
+        if let Some(vectors) = std::env::var_os("LOMUSAI_VECTORS").and_then(|folder| std::path::absolute(folder).ok()) {
+            command.env("LOMUSAI_VECTORS", vectors);
+        }
         // `cargo run` adds variables about xtask. Build scripts that watch them would run again at every change between
         // `cargo xtask test` and `cargo test`, and its library path would hide that a program does not find our library.
         for (name, _) in std::env::vars_os() {

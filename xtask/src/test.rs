@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::shell::{Shell, stream};
-use crate::suites::{SOAKS, SUITES};
+use crate::suites::SUITES;
 use crate::tally::{Reader, Tally};
 use crate::watch;
 
@@ -112,7 +112,7 @@ pub(crate) fn run(shell: &Shell, arguments: &[&str]) -> Result<(), String> {
 }
 
 /// Runs one suite to its end, or for so many minutes.
-fn one<'a>(shell: &Shell, suite: &'a Suite, full: bool, minutes: f64) -> (&'a Suite, Report, Duration) {
+pub(crate) fn one<'a>(shell: &Shell, suite: &'a Suite, full: bool, minutes: f64) -> (&'a Suite, Report, Duration) {
     println!("\n=== {} ===", suite.name);
     let started = now();
     let mut report = Report { full, tally: Tally::default(), failures: Vec::new() };
@@ -126,16 +126,8 @@ fn one<'a>(shell: &Shell, suite: &'a Suite, full: bool, minutes: f64) -> (&'a Su
     (suite, report, started.elapsed())
 }
 
-/// `cargo xtask soak`: what each language's hostile hosts do, a hundred thousand times each.
-pub(crate) fn soak(shell: &Shell, arguments: &[&str]) -> Result<(), String> {
-    if let Some(other) = arguments.first() {
-        return Err(format!("unknown argument `{other}`: cargo xtask soak"));
-    }
-    let minutes = watch::minutes(600.0)?;
-    summary(&SOAKS.iter().map(|suite| one(shell, suite, true, minutes)).collect::<Vec<_>>())
-}
-
-fn summary(done: &[(&Suite, Report, Duration)]) -> Result<(), String> {
+/// Prints the numbers of each suite and language, and ends the process where something failed.
+pub(crate) fn summary(done: &[(&Suite, Report, Duration)]) -> Result<(), String> {
     let mut languages: BTreeMap<&str, (Tally, Duration)> = BTreeMap::new();
     let mut total = Tally::default();
     println!("\n=== results ===\n{}", row("suite", "passed", "failed", "skipped", "time"));

@@ -10,7 +10,8 @@ use lomusai_core::sync::{Condvar, Mutex};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A thread that has nothing to do for so long ends.
+/// A thread that has nothing to do for so long ends. Where more calls come than that, the wake-ups go round, and none may end: so there are never
+/// more idle threads than functions that may run at once.
 const IDLE: Duration = Duration::from_secs(10);
 
 pub(crate) struct HostPool {
@@ -121,7 +122,8 @@ impl HostPool {
                 self.quiet.notify_all();
                 continue;
             }
-            if state.closed {
+            // Functions that call in may have nested deeper than may run at once: what they needed beyond that goes with them.
+            if state.closed || state.idle >= self.active_max {
                 break;
             }
             state.idle += 1;
@@ -211,4 +213,42 @@ pub fn while_waiting<T>(wait: impl FnOnce() -> T) -> T {
     }
     let _back = Back(pool, ticket);
     wait()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+
+    /// A function that waits for the engine, which waits for a function, so many deep.
+    fn nest(pool: &Arc<HostPool>, depth: usize, done: Sender<()>) {
+        let inner = pool.clone();
+        pool.run(
+            "nested".into(),
+            Box::new(move || {
+                if depth > 1 {
+                    let (told, tells) = channel();
+                    nest(&inner, depth - 1, told);
+                    while_waiting(|| tells.recv().expect("the inner one tells"));
+                }
+                done.send(()).expect("the outer one waits");
+            }),
+        );
+    }
+
+    #[test]
+    fn threads_that_nesting_needed_end_with_it() {
+        let pool = HostPool::new(2);
+        let (done, is_done) = channel();
+        nest(&pool, 50, done);
+        is_done.recv().expect("the outermost tells");
+        // Each thread holds the pool: this test, and those that stay.
+        let deadline = timeout_at(IDLE / 2);
+        while Arc::strong_count(&pool) > 3 && timeout_at(Duration::ZERO) < deadline {
+            std::thread::yield_now();
+        }
+        assert!(Arc::strong_count(&pool) <= 3, "{} threads are left", Arc::strong_count(&pool) - 1);
+        assert_eq!(pool.close(IDLE), Vec::<String>::new());
+    }
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use super::examples::code_block;
 use crate::shell::Shell;
+use crate::soak::{self, Counter};
 use crate::tally::Reader;
 use crate::test::Report;
 
@@ -79,15 +80,16 @@ pub(crate) fn run(shell: &Shell, report: &mut Report) -> Result<(), String> {
     valgrind(shell, report, &folder)
 }
 
-/// Runs each hostile case so often that a leak shows: the second half of the runs may not need more memory than the first.
+/// Each hostile case so often that a leak shows.
 pub(crate) fn soak(shell: &Shell, report: &mut Report) -> Result<(), String> {
     needs(shell)?;
     let program = folder(shell)?.join("hostile");
     compile(shell, &shell.root().join("tests/c/hostile.c"), &program)?;
-    for case in HOSTILE {
+    let counter = Counter::new(shell, "c")?;
+    for case in HOSTILE.iter().chain(["exits_in_mid_run"].iter()) {
         let mut command = shell.command(&program);
-        command.args(["--soak", case, "100000"]);
-        report.tests(&format!("soak of {case}"), command, Reader::Plain)?;
+        command.args(["--soak", case, soak::TIMES]);
+        report.tests(&format!("soak of {case}"), counter.counts(command), Reader::Plain)?;
     }
     Ok(())
 }

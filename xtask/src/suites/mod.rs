@@ -24,10 +24,3 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "node", language: "node", run: node::run },
     Suite { name: "cross", language: "all", run: cross::run },
 ];
-
-/// What `cargo xtask soak` runs, each in its long form.
-pub(crate) const SOAKS: &[Suite] = &[
-    Suite { name: "c", language: "c", run: c::soak },
-    Suite { name: "python", language: "python", run: python::soak },
-    Suite { name: "node", language: "node", run: node::soak },
-];

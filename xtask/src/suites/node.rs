@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::examples::code_block;
 use crate::shell::Shell;
+use crate::soak::{self, Counter};
 use crate::tally::Reader;
 use crate::test::Report;
 
@@ -17,9 +18,6 @@ pub(crate) fn run(shell: &Shell, report: &mut Report) -> Result<(), String> {
     // TAP, whose last lines are the counts. The collector is exposed for the tests that look at memory.
     let mut tests = shell.command("node");
     tests.current_dir(&package).args(["--expose-gc", "--test", "--test-reporter=tap", "test/"]);
-    if report.full {
-        tests.env("LOMUSAI_HOSTILE_RUNS", "100000");
-    }
     report.tests("node --test", tests, Reader::Node)
 }
 
@@ -27,18 +25,10 @@ pub(crate) fn run(shell: &Shell, report: &mut Report) -> Result<(), String> {
 pub(crate) fn soak(shell: &Shell, report: &mut Report) -> Result<(), String> {
     let package = package(shell)?;
     shell.npm_install(&package)?;
-    shell.need("gcc", "gcc")?;
-    let folder = shell.target().join("c");
-    fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    let (counter, count) = (folder.join("libcount_malloc.so"), folder.join("malloc_count"));
-    let mut gcc = shell.command("gcc");
-    gcc.args(["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-O2", "-shared", "-fPIC", "-o"]);
-    gcc.arg(&counter).arg("tests/c/count_malloc.c");
-    shell.run(gcc)?;
     let mut tests = shell.command("node");
     tests.current_dir(&package).args(["--expose-gc", "test/hostile.test.js"]);
-    tests.env("LOMUSAI_HOSTILE_RUNS", "100000").env("LD_PRELOAD", &counter).env("LOMUSAI_MALLOC_COUNT", &count);
-    report.tests("soak of Node's hostile hosts", tests, Reader::Node)
+    tests.env("LOMUSAI_HOSTILE_RUNS", soak::TIMES);
+    report.tests("soak of Node's hostile hosts", Counter::new(shell, "node")?.counts(tests), Reader::Node)
 }
 
 /// The package with its compiled part, ready to be linked into a `node_modules`.
