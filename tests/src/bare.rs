@@ -293,7 +293,7 @@ impl<'w> Driver<'w> {
         let Some(commands) = turn.commands.get(number - 1) else { return false };
         for sent in commands {
             let to = sent.to.as_ref().map_or_else(|| TOP.into(), |to| RunId::from(format!("{TOP}/{to}")));
-            let refused = self.command(&to, sent.send.clone()).err().map(|error| error.code().to_owned());
+            let refused = self.send(&to, sent.send.clone()).err().map(|error| error.code().to_owned());
             if refused != sent.refused {
                 self.faults
                     .push(format!("command {:?}: expected refusal {:?}, was {refused:?}", sent.send, sent.refused));
@@ -303,18 +303,26 @@ impl<'w> Driver<'w> {
         true
     }
 
-    /// Cancels the run and, before its grace of nothing is over, its children.
+    /// Cancels the run.
     pub fn cancel(&mut self) {
-        self.cancel_run(&TOP.into(), None);
+        let _ = self.send(&TOP.into(), Command::Cancel { grace_ms: 0, reason: None });
     }
 
-    fn cancel_run(&mut self, id: &RunId, reason: Option<String>) {
-        let children: Vec<RunId> = self.runs.keys().filter(|child| self.is_child(child, id)).cloned().collect();
-        if self.command(id, Command::Cancel { grace_ms: 0, reason }).is_err() {
-            return;
+    /// Sends a command. Who is cancelled cancels its children, before a grace of nothing is over.
+    fn send(&mut self, id: &RunId, command: Command) -> Result<(), Error> {
+        let grace_ms = if let Command::Cancel { grace_ms, .. } = &command { Some(*grace_ms) } else { None };
+        self.command(id, command)?;
+        if grace_ms.is_some() {
+            for child in self.runs.keys().filter(|child| self.is_child(child, id)).cloned().collect::<Vec<_>>() {
+                let reason = Some("the run that started it was cancelled".into());
+                // One that has ended takes no commands.
+                let _ = self.send(&child, Command::Cancel { grace_ms: 0, reason });
+            }
         }
-        children.iter().for_each(|child| self.cancel_run(child, Some("the run that started it was cancelled".into())));
-        self.feed(id, Input::GraceOver);
+        if grace_ms == Some(0) {
+            self.feed(id, Input::GraceOver);
+        }
+        Ok(())
     }
 
     fn is_child(&self, child: &RunId, of: &RunId) -> bool {

@@ -127,6 +127,9 @@ pub enum ChildOutcome {
     Suspended(Vec<Pending>),
 }
 
+/// What child runs used that were stopped with their run: the effect, tokens, and what they cost in nano-dollars where that is known.
+pub type Spent = Vec<(EffectId, Usage, Option<u64>)>;
+
 /// What the world tells a machine.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -152,7 +155,7 @@ pub enum Input {
     /// The grace of a cancellation is over.
     GraceOver,
     /// The run may not go on: it crossed a limit. Nothing new starts, what is under way is ended with this error.
-    Fail(Error),
+    Fail(Error, Spent),
     /// The run was loaded from its journal: what was under way is started again.
     Recover,
     /// A component says something for the journal.
@@ -205,6 +208,29 @@ pub(crate) fn json_size(value: &Value) -> u64 {
             fields.iter().map(|(key, value)| key.len() as u64 + 4 + json_size(value)).sum::<u64>() + 2
         }
     }
+}
+
+/// Bytes of a message: its texts as they are, all else as JSON.
+pub(crate) fn message_size(message: &Message) -> u64 {
+    struct Count(u64);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len() as u64;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    for part in &message.parts {
+        match part.as_text() {
+            Some(text) => count.0 += text.len() as u64,
+            None => serde_json::to_writer(&mut count, part).expect("a part is JSON"),
+        }
+    }
+    count.0
 }
 
 /// A run of any kind.
@@ -329,6 +355,11 @@ impl Machine {
     /// Child runs that are suspended: the effect and the child.
     pub fn suspended_children(&self) -> Vec<(EffectId, RunId)> {
         either!(self, machine => machine.suspended_children())
+    }
+
+    /// Child runs that have not ended: the effect and the child.
+    pub fn children(&self) -> Vec<(EffectId, RunId)> {
+        either!(self, machine => machine.children())
     }
 
     /// Whether an effect is under way.

@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lomusai_core::agent::{AgentMachine, Plan, Start};
 use lomusai_core::cancel::CancelToken;
-use lomusai_core::machine::{ChildOutcome, Decision, Input, Machine, ModelOutcome};
+use lomusai_core::machine::{ChildOutcome, Decision, Input, Machine, ModelOutcome, Spent};
 use lomusai_core::storage::{Batch, RunAppend, ThreadChange};
 use lomusai_core::workflow::{self, WorkflowPlan};
 use lomusai_core::{BoxFuture, Error, Result};
@@ -19,7 +19,7 @@ use lomusai_wire::{
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::effects::{attach, carry_out, weight};
+use crate::effects::{attach, carry_out, stop, weight};
 use crate::inner::Inner;
 use crate::run::{Live, Msg, RunResult};
 
@@ -353,9 +353,6 @@ impl Driver {
         if let Some(grace_ms) = grace {
             self.live.cancel.cancel();
             self.work.grace = Some(Instant::now() + Duration::from_millis(grace_ms));
-            for (_, child) in self.machine.suspended_children() {
-                self.engine.cancel_child(child);
-            }
         }
         let done = self.commit(decision).await;
         let _ = reply.send(done.clone());
@@ -364,7 +361,9 @@ impl Driver {
             // At once, before anybody is told: what a component says to being cancelled is not a result that came in time.
             self.work.grace = None;
             self.end_answer().await?;
-            self.turn(Input::GraceOver).await?;
+            Box::pin(self.end_grace()).await?;
+        } else if grace.is_some() {
+            self.stop_suspended();
         }
         if grace.is_some() {
             self.work.tokens.values().for_each(CancelToken::cancel);
@@ -383,17 +382,77 @@ impl Driver {
         }
     }
 
+    /// Ends what still works for a run that was told to stop. What its children used counts.
+    async fn end_grace(&mut self) -> Result<()> {
+        for (id, outcome) in self.end_children().await {
+            self.turn(Input::Child(id, outcome)).await?;
+        }
+        self.turn(Input::GraceOver).await
+    }
+
+    /// Ends child runs where they are. Gives how they ended, which says what they used.
+    async fn end_children(&mut self) -> Vec<(EffectId, ChildOutcome)> {
+        self.stop_suspended();
+        let mut children = self.machine.children();
+        children.iter().filter_map(|(id, _)| self.work.tokens.get(id)).for_each(CancelToken::cancel);
+        let (mut ended, mut told) = (Vec::with_capacity(children.len()), Vec::new());
+        while !children.is_empty() {
+            match self.work.effects.next().await {
+                Some(Input::Child(id, outcome)) => {
+                    let Some(place) = children.iter().position(|(known, _)| *known == id) else { continue };
+                    let waits = matches!(outcome, ChildOutcome::Suspended(_));
+                    if waits && !told.contains(&id) {
+                        // It came to wait just before it was told.
+                        told.push(id.clone());
+                        self.work.effects.push(stop(&self.engine, id, children[place].1.clone()));
+                        continue;
+                    }
+                    children.swap_remove(place);
+                    if !waits {
+                        ended.push((id, outcome));
+                    }
+                }
+                // What else there is comes too late.
+                Some(_) => {}
+                None => break,
+            }
+        }
+        ended
+    }
+
+    /// Tells children that wait for a command that they are not wanted any more. How they end is heard like the end of any other.
+    fn stop_suspended(&mut self) {
+        for (id, child) in self.machine.suspended_children() {
+            if !self.work.tokens.contains_key(&id) {
+                self.work.tokens.insert(id.clone(), CancelToken::new());
+                self.work.effects.push(stop(&self.engine, id, child));
+            }
+        }
+    }
+
+    /// Ends a run that crossed a limit, and its children with it.
+    async fn fail(&mut self, error: Error) -> Result<()> {
+        let mut spent = Spent::new();
+        for (id, outcome) in self.end_children().await {
+            if let ChildOutcome::Finished { usage, cost_nano_usd, .. } = outcome {
+                spent.push((id, usage, cost_nano_usd));
+            }
+        }
+        let decision = self.machine.step(Input::Fail(error, spent), self.engine.clock.now_ms())?;
+        self.commit(decision).await
+    }
+
     async fn timer(&mut self) -> Result<()> {
         let now = Instant::now();
         if self.work.grace.is_some_and(|at| at <= now) {
             self.work.grace = None;
-            return self.turn(Input::GraceOver).await;
+            return self.end_grace().await;
         }
         if self.work.deadline.is_some_and(|at| at <= now) {
             self.work.deadline = None;
             let ms = self.limits.run_ms.unwrap_or_default();
             let message = format!("the run worked longer than its limit of {ms} ms: raise timeout_ms or limits.run_ms");
-            return self.turn(Input::Fail(Error::new(codes::RUN_TIMEOUT, message))).await;
+            return self.fail(Error::new(codes::RUN_TIMEOUT, message)).await;
         }
         while let Some(place) = self.work.timers.iter().position(|timer| timer.at <= now) {
             let Timer { at_ms, effect_id, .. } = self.work.timers.swap_remove(place);
@@ -419,10 +478,7 @@ impl Driver {
             self.work.bytes = 0;
             let limit = self.limits.run_bytes;
             let message = format!("the run's journal is larger than limits.run_bytes = {limit}");
-            let decision = self
-                .machine
-                .step(Input::Fail(Error::new(codes::RUN_TOO_LARGE, message)), self.engine.clock.now_ms())?;
-            self.commit(decision).await?;
+            Box::pin(self.fail(Error::new(codes::RUN_TOO_LARGE, message))).await?;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use lomusai_core::component::{CallContext, Emit};
 use lomusai_core::machine::{ChildOutcome, Effect, EffectInput, Input};
 use lomusai_core::{BoxFuture, Error, Result};
 use lomusai_wire::{
-    EffectId, EffectKind, EventBody, Outcome, Part, RunId, RunStatus, StartRequest, WorkflowRequest, codes,
+    Command, EffectId, EffectKind, EventBody, Outcome, Part, RunId, RunStatus, StartRequest, WorkflowRequest, codes,
 };
 use serde_json::Value;
 
@@ -98,6 +98,9 @@ pub(crate) fn carry_out(
     }
 }
 
+/// Why a child is cancelled.
+const PARENT_CANCELLED: &str = "the run that started it was cancelled";
+
 /// Starts a child run, or finds the one that an earlier attempt started, and waits for it.
 async fn run_child(
     engine: Arc<Inner>,
@@ -109,9 +112,22 @@ async fn run_child(
 ) -> Input {
     let outcome = match engine.child(&live, &id, child, run_id).await {
         Ok(child) => wait_for_child(&child, &cancel).await,
+        // Told to stop before it began.
+        Err(error) if error.is(codes::RUN_CANCELLED) => ended_child(Outcome::Cancelled, None),
         Err(error) => failed_child(error),
     };
     Input::Child(id, outcome)
+}
+
+/// Cancels a child that waits for a command, and waits for its end.
+pub(crate) fn stop(engine: &Arc<Inner>, id: EffectId, child: RunId) -> BoxFuture<'static, Input> {
+    let (engine, token) = (engine.clone(), CancelToken::new());
+    Box::pin(async move {
+        let command = Command::Cancel { grace_ms: 0, reason: Some(PARENT_CANCELLED.into()) };
+        // Who has ended in the meantime says below how.
+        let _ = engine.command(&child, command, None, None).await;
+        attach(&engine, id, child, token).await
+    })
 }
 
 /// Waits for a child that is at work again, or reads how it ended.
@@ -133,7 +149,7 @@ async fn wait_for_child(child: &Live, cancel: &CancelToken) -> ChildOutcome {
     let result = tokio::select! {
         result = child.settled.wait() => result,
         () = cancel.cancelled() => {
-            child.cancel(0, Some("the run that started it was cancelled".into()));
+            child.cancel(0, Some(PARENT_CANCELLED.into()));
             child.settled.wait().await
         }
     };
@@ -163,13 +179,11 @@ fn child_outcome(result: Result<Arc<RunResult>>) -> ChildOutcome {
 }
 
 fn failed_child(error: Error) -> ChildOutcome {
-    ChildOutcome::Finished {
-        outcome: Outcome::Failed,
-        output: None,
-        error: Some(error),
-        usage: Default::default(),
-        cost_nano_usd: None,
-    }
+    ended_child(Outcome::Failed, Some(error))
+}
+
+fn ended_child(outcome: Outcome, error: Option<Error>) -> ChildOutcome {
+    ChildOutcome::Finished { outcome, output: None, error, usage: Default::default(), cost_nano_usd: None }
 }
 
 fn emitter(live: &Arc<Live>) -> Emit {

@@ -402,6 +402,10 @@ impl Inner {
         if self.store.run(&run_id).await?.is_some() {
             return self.revive_child(&run_id, parent.host.clone()).await;
         }
+        // Nothing begins once its run was told to stop.
+        if parent.cancel.is_cancelled() {
+            return Err(Error::new(codes::RUN_CANCELLED, "the run was cancelled"));
+        }
         let (context, transient) = ((*parent.context).clone(), parent.transient.clone());
         let request: RunRequest = match child {
             Child::Agent(mut request) => {
@@ -454,15 +458,6 @@ impl Inner {
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// Cancels a child that may only be in the store. In the background: its parent does not wait for it.
-    pub(crate) fn cancel_child(self: &Arc<Self>, child: RunId) {
-        let inner = self.clone();
-        self.handle.spawn(async move {
-            let reason = Some("the run that started it was cancelled".into());
-            let _ = inner.command(&child, Command::Cancel { grace_ms: 0, reason }, None, None).await;
-        });
     }
 
     /// Sends a command. Gives the live run if it was taken out of the store for this, with `queue` as its reader.

@@ -29,7 +29,7 @@ fn an_answer_after_the_end_means_nothing() {
     run.input(Input::GraceOver);
     assert_eq!(run.machine.status(), RunStatus::Cancelled);
     assert_eq!(run.tool("1.0", Ok(json!(1))), []);
-    for late in [Input::GraceOver, Input::Recover, Input::Due("1.0".into()), Input::Fail(timeout())] {
+    for late in [Input::GraceOver, Input::Recover, Input::Due("1.0".into()), Input::Fail(timeout(), Vec::new())] {
         assert_eq!(run.input(late), []);
     }
     assert_eq!(run.input(custom("1.0", json!(1))), []);
@@ -131,7 +131,7 @@ fn a_command_while_nothing_waits_is_refused() {
 fn a_deadline_during_a_tool_fails_the_run_and_leaves_its_transcript_whole() {
     let mut run = Case::new(json!({"tools": ["a", "b"]})).calls(&["a", "b"]);
     run.tool("1.0", Ok(json!(1)));
-    let events = run.input(Input::Fail(timeout()));
+    let events = run.input(Input::Fail(timeout(), Vec::new()));
     assert_eq!(run.failure(), Some("run_timeout"));
     assert_eq!(run.results()[0], (ToolStatus::Ok, json!(1)));
     assert_eq!(run.results()[1].0, ToolStatus::Error);
@@ -142,11 +142,11 @@ fn a_deadline_during_a_tool_fails_the_run_and_leaves_its_transcript_whole() {
 #[test]
 fn a_deadline_during_a_model_call_or_before_its_retry_fails_the_run() {
     let mut run = Case::new(json!({}));
-    run.input(Input::Fail(timeout()));
+    run.input(Input::Fail(timeout(), Vec::new()));
     assert_eq!(run.failure(), Some("run_timeout"));
     let mut run = Case::new(json!({}));
     run.fails(codes::PROVIDER_FAILED, None);
-    run.input(Input::Fail(timeout()));
+    run.input(Input::Fail(timeout(), Vec::new()));
     assert_eq!(run.failure(), Some("run_timeout"));
 }
 

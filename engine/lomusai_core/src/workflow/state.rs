@@ -199,7 +199,12 @@ impl State {
 
     /// Whether the world works on something, other than letting time pass.
     pub(super) fn is_busy(&self) -> bool {
-        self.open.values().any(|open| open.status == OpenStatus::Running)
+        self.open.values().any(|open| open.status == OpenStatus::Running || self.ends(open))
+    }
+
+    /// Whether it is a child that waits for a command, and that its run, which is told to stop, waits to see end.
+    pub(super) fn ends(&self, open: &Open) -> bool {
+        self.cancelling && open.kind == EffectKind::Run && matches!(open.status, OpenStatus::Suspended(_))
     }
 
     pub(super) fn sleeps(&self) -> bool {

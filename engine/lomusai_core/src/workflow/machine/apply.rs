@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lomusai_wire::{EffectId, EffectKind, ErrorBody, EventBody, Outcome, SignalKind, Usage};
 use serde_json::Value;
 
-use super::WorkflowMachine;
+use super::{WorkflowMachine, used};
 use crate::workflow::plan::Does;
 use crate::workflow::state::{Asks, Group, Open, OpenStatus, Phase, Place, Running, Step, Todo, Turn};
 
@@ -24,7 +24,8 @@ impl WorkflowMachine {
             }
             EventBody::RunSuspended { .. } => state.suspended = true,
             EventBody::RunResumed => state.suspended = false,
-            EventBody::RunCancelling { .. } => state.cancelling = true,
+            // What it waited for does not matter any more, other than that its children have to end.
+            EventBody::RunCancelling { .. } => (state.cancelling, state.suspended) = (true, false),
             EventBody::RunFinished { outcome, .. } => {
                 state.outcome = Some(*outcome);
                 state.phase = Phase::Closed;
@@ -143,7 +144,7 @@ impl WorkflowMachine {
     fn spend(&mut self, id: &EffectId, usage: Usage, cost_nano_usd: Option<u64>) {
         self.state.usage += usage;
         let is_child = self.state.open.get(id).is_some_and(|open| open.kind == EffectKind::Run);
-        if is_child && (cost_nano_usd.is_some() || !usage.is_empty()) {
+        if is_child && used(usage, cost_nano_usd) {
             self.state.cost.add(cost_nano_usd);
         }
     }

@@ -1,12 +1,12 @@
 //! Inputs become events. Nothing here changes the state.
 
 use lomusai_wire::{
-    Command, EffectId, ErrorBody, EventBody, Kind, Outcome, Pending, PendingKind, RunOutput, SignalKind, SpecKind,
-    SpecRef, StepReply, ToolReply, Usage, codes, normalise,
+    Command, EffectId, EffectKind, ErrorBody, EventBody, Kind, Outcome, Pending, PendingKind, RunOutput, SignalKind,
+    SpecKind, SpecRef, StepReply, ToolReply, Usage, codes, normalise,
 };
 use serde_json::Value;
 
-use super::{Start, WorkflowMachine, cancelled_error, completed, failed};
+use super::{Start, WorkflowMachine, cancelled_error, completed, failed, used};
 use crate::machine::{ChildOutcome, Input, check_depth};
 use crate::workflow::plan::Does;
 use crate::workflow::state::{Open, OpenStatus, Phase};
@@ -43,20 +43,25 @@ impl WorkflowMachine {
             }
             Input::Due(id) => Ok(self.state.open.get(&id).map(|open| self.due(&id, open, now_ms)).unwrap_or_default()),
             Input::Command(command) => self.command(command),
-            Input::GraceOver => Ok(self.end_all(&cancelled_error())),
-            Input::Fail(error) => {
-                let mut events = self.end_all(error.body());
+            Input::GraceOver => Ok(self.end_all(&cancelled_error(), &[])),
+            Input::Fail(error, spent) => {
+                let mut events = self.end_all(error.body(), &spent);
+                let (mut usage, mut cost) = (self.state.usage, self.state.cost);
+                for (_, more, nano_usd) in spent.into_iter().filter(|(_, more, nano_usd)| used(*more, *nano_usd)) {
+                    usage += more;
+                    cost.add(nano_usd);
+                }
                 events.push(EventBody::RunFinished {
                     outcome: if self.state.cancelling { Outcome::Cancelled } else { Outcome::Failed },
                     output: None,
                     error: (!self.state.cancelling).then(|| error.body().clone()),
-                    usage: self.state.usage,
-                    cost_nano_usd: self.cost_nano_usd(),
+                    usage,
+                    cost_nano_usd: cost.nano_usd(),
                 });
                 Ok(events)
             }
             // A run that was told to stop starts nothing again, and its grace ended with the process.
-            Input::Recover if self.state.cancelling => Ok(self.end_all(&cancelled_error())),
+            Input::Recover if self.state.cancelling => Ok(self.end_all(&cancelled_error(), &[])),
             Input::Recover => {
                 let running = self.state.open.iter().filter(|(_, open)| open.status == OpenStatus::Running);
                 Ok(running.map(|(id, open)| restarted(id, open)).collect())
@@ -292,13 +297,20 @@ impl WorkflowMachine {
         }
     }
 
-    fn end_all(&self, error: &ErrorBody) -> Vec<EventBody> {
-        let open = self.state.open.iter().filter(|(_, open)| !matches!(open.status, OpenStatus::Suspended(_)));
-        open.map(|(id, _)| failed(id.clone(), error.clone())).collect()
+    fn end_all(&self, error: &ErrorBody, spent: &[(EffectId, Usage, Option<u64>)]) -> Vec<EventBody> {
+        let suspended = |open: &Open| matches!(open.status, OpenStatus::Suspended(_));
+        let open = self.state.open.iter().filter(|(_, open)| !suspended(open) || open.kind == EffectKind::Run);
+        open.map(|(id, _)| {
+            let of_child = spent.iter().find(|(child, ..)| child == id);
+            let (usage, cost_nano_usd) = of_child.map_or_else(Default::default, |(_, usage, cost)| (*usage, *cost));
+            let (effect_id, error) = (id.clone(), error.clone());
+            EventBody::EffectFailed { effect_id, error, retry_at_ms: None, usage, cost_nano_usd }
+        })
+        .collect()
     }
 
     fn end_others(&self, id: &EffectId) -> Vec<EventBody> {
-        let mut events = self.end_all(&cancelled_error());
+        let mut events = self.end_all(&cancelled_error(), &[]);
         events.retain(|event| event.effect_id() != Some(id));
         events
     }

@@ -120,6 +120,12 @@ impl WorkflowMachine {
         self.pending().into_iter().filter_map(|pending| Some((pending.effect_id, pending.child?))).collect()
     }
 
+    /// Child runs that have not ended: the effect and the child.
+    pub fn children(&self) -> Vec<(EffectId, RunId)> {
+        let children = self.state.open.iter().filter(|(_, open)| open.kind == EffectKind::Run);
+        children.map(|(id, open)| (id.clone(), self.child_id(id, open.tries))).collect()
+    }
+
     /// Whether an effect is under way.
     pub fn is_open(&self, id: &EffectId) -> bool {
         self.state.open.contains_key(id)
@@ -233,6 +239,11 @@ fn prompt(input: Value) -> String {
 
 fn cancelled_error() -> ErrorBody {
     ErrorBody::new(codes::RUN_CANCELLED, "the run was cancelled")
+}
+
+/// Whether a child used a model: one that did not says nothing about costs.
+fn used(usage: Usage, cost_nano_usd: Option<u64>) -> bool {
+    cost_nano_usd.is_some() || !usage.is_empty()
 }
 
 fn completed(effect_id: EffectId, output: Option<Value>) -> EventBody {
