@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lomusai_wire::{
-    EffectId, EffectKind, ErrorBody, FinishReason, Message, ModelSettings, Outcome, Pending, Role, RunOptions,
+    CallId, EffectId, EffectKind, ErrorBody, FinishReason, Message, ModelSettings, Outcome, Pending, Role, RunOptions,
     RunOutput, ToolCall, ToolChoice, ToolResult, Usage,
 };
 use serde::Deserialize;
@@ -47,6 +47,8 @@ pub(super) struct State {
     pub(super) open: Vec<Open>,
     /// The calls of this step.
     pub(super) calls: Vec<Call>,
+    /// So many of them, from the first, need nothing any more.
+    pub(super) calls_done: usize,
     pub(super) finish: Option<FinishReason>,
     /// A stop function said yes.
     pub(super) stop: bool,
@@ -154,6 +156,7 @@ impl State {
             overlay: StepOverlay::default(),
             open: Vec::new(),
             calls: Vec::new(),
+            calls_done: 0,
             finish: None,
             stop: false,
             abort: None,
@@ -190,6 +193,13 @@ impl State {
         Some(self.open.remove(place))
     }
 
+    /// The call with this id: nearly always the one that the effect's id counts to.
+    pub(super) fn call_place(&self, effect_id: &EffectId, call_id: &CallId) -> Option<usize> {
+        let is_it = |place: &usize| self.calls.get(*place).is_some_and(|call| call.call.call_id == *call_id);
+        let counted = effect_id.as_str().split('.').nth(1).and_then(|place| place.parse().ok());
+        counted.filter(is_it).or_else(|| (0..self.calls.len()).find(is_it))
+    }
+
     pub(super) fn last_assistant(&self) -> Option<&Arc<Message>> {
         self.messages[self.history..].iter().rev().find(|message| message.role == Role::Assistant)
     }
@@ -224,7 +234,12 @@ impl State {
     }
 
     pub(super) fn is_running(&self) -> bool {
-        self.open.iter().any(|open| open.status == OpenStatus::Running)
+        self.open.iter().any(|open| open.status == OpenStatus::Running || self.ends(open))
+    }
+
+    /// Whether it is a child that waits for a command, and that its run, which is told to stop, waits to see end.
+    pub(super) fn ends(&self, open: &Open) -> bool {
+        self.cancelling && open.kind == EffectKind::Run && matches!(open.status, OpenStatus::Suspended(_))
     }
 }
 

@@ -102,7 +102,7 @@ impl AgentMachine {
         let limit = if self.plan.may_wait { 1 } else { self.agent().tool_concurrency.unwrap_or(10) as usize };
         let busy = state.open.iter().filter(|open| !matches!(open.status, OpenStatus::Suspended(_))).count();
         if busy < limit
-            && let Some(event) = (0..state.calls.len()).find_map(|place| self.next_for_call(place))
+            && let Some(event) = (state.calls_done..state.calls.len()).find_map(|place| self.next_for_call(place))
         {
             return Some(event);
         }
@@ -113,6 +113,13 @@ impl AgentMachine {
             return Some(EventBody::RunSuspended { reasons: self.pending() });
         }
         None
+    }
+
+    /// Whether a call needs nothing any more.
+    pub(super) fn is_done(&self, place: usize) -> bool {
+        let call = &self.state.calls[place];
+        let seen = self.agent().hooks.after_tool.is_none() || !call.ran || call.after_done;
+        call.result.is_some() && seen && self.state.open.iter().all(|open| open.call != Some(place))
     }
 
     /// The next thing one call needs. `None` when it is done or under way.
@@ -208,7 +215,7 @@ impl AgentMachine {
         let state = &self.state;
         if state.is_running() {
             state.failure.as_ref()?;
-            return self.fail_running(&cancelled_error()).into_iter().next();
+            return self.fail_running(&cancelled_error(), &[]).into_iter().next();
         }
         if state.phase == Phase::Acting {
             return Some(self.tool_message());

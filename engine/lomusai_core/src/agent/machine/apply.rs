@@ -25,7 +25,8 @@ impl AgentMachine {
             EventBody::RunSuspended { .. } => state.suspended = true,
             EventBody::RunResumed => state.suspended = false,
             EventBody::RunCancelling { reason, .. } => {
-                state.cancelling = true;
+                // What it waited for does not matter any more, other than that its children have to end.
+                (state.cancelling, state.suspended) = (true, false);
                 state.cancel_reason.clone_from(reason);
             }
             EventBody::RunFinished { outcome, output, error, .. } => {
@@ -35,7 +36,7 @@ impl AgentMachine {
                 state.open.clear();
             }
             EventBody::EffectStarted { effect_id, kind, component, attempt, choice, call_id, resume, .. } => {
-                let call = call_id.as_ref().and_then(|id| state.calls.iter().position(|call| call.call.call_id == *id));
+                let call = call_id.as_ref().and_then(|id| state.call_place(effect_id, id));
                 let open = Open {
                     effect_id: effect_id.clone(),
                     kind: *kind,
@@ -60,7 +61,7 @@ impl AgentMachine {
                 state.open.push(open);
             }
             EventBody::EffectSuspended { pending } => {
-                let call = state.calls.iter().position(|call| Some(&call.call.call_id) == pending.call_id.as_ref());
+                let call = pending.call_id.as_ref().and_then(|id| state.call_place(&pending.effect_id, id));
                 let old = state.close(&pending.effect_id);
                 state.open.push(Open {
                     effect_id: pending.effect_id.clone(),
@@ -105,7 +106,8 @@ impl AgentMachine {
             }
             EventBody::EffectSkipped { effect_id, call_id, why, output } => {
                 state.close(effect_id);
-                if let Some(call) = state.calls.iter_mut().find(|call| Some(&call.call.call_id) == call_id.as_ref()) {
+                if let Some(place) = call_id.as_ref().and_then(|id| state.call_place(effect_id, id)) {
+                    let call = &mut state.calls[place];
                     let status = if why == "declined" { ToolStatus::Denied } else { ToolStatus::Error };
                     call.result = Some(ToolResult::new(&call.call, status, output.clone().unwrap_or_default()));
                 }
@@ -242,7 +244,7 @@ impl AgentMachine {
                 state.calls =
                     calls.map(|(index, call)| Call::new(call.clone(), format!("{step}.{index}").into())).collect();
                 state.phase = if state.calls.is_empty() { Phase::Reviewing } else { Phase::Acting };
-                (state.chain, state.stop) = (0, false);
+                (state.chain, state.stop, state.calls_done) = (0, false, 0);
             }
             Role::Tool if state.phase == Phase::Acting => {
                 state.phase = Phase::Reviewing;
@@ -265,6 +267,11 @@ impl AgentMachine {
         // A run that ends stays where it is: it asks for no further step, so it counts none.
         if self.state.failure.is_some() || self.state.cancelling {
             return;
+        }
+        if self.state.phase == Phase::Acting {
+            while self.state.calls_done < self.state.calls.len() && self.is_done(self.state.calls_done) {
+                self.state.calls_done += 1;
+            }
         }
         let done = self.chain_item().is_none() && self.state.abort.is_none();
         match self.state.phase {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{AgentMachine, DECLINED, Start, WRITTEN_BY, cancelled_error, parse_reply};
 use crate::agent::state::{Call, HookReply, Open, OpenStatus, Phase, ProcessorReply};
-use crate::machine::{ChildOutcome, Input, ModelOutcome, check_depth, json_size};
+use crate::machine::{ChildOutcome, Input, ModelOutcome, check_depth, json_size, message_size};
 use crate::transcript::{self, PAUSED, is_paused};
 use crate::{Error, Result};
 
@@ -43,11 +43,11 @@ impl AgentMachine {
                 _ => Vec::new(),
             }),
             Input::Command(command) => self.command(command),
-            Input::GraceOver => Ok(self.fail_running(&cancelled_error())),
-            Input::Fail(error) => Ok(self.fail_running(error.body())),
+            Input::GraceOver => Ok(self.fail_running(&cancelled_error(), &[])),
+            Input::Fail(error, spent) => Ok(self.fail_running(error.body(), &spent)),
             Input::StartWorkflow(_) | Input::Step(..) => Ok(Vec::new()),
             // A run that was told to stop starts nothing again, and its grace ended with the process.
-            Input::Recover if self.state.cancelling => Ok(self.fail_running(&cancelled_error())),
+            Input::Recover if self.state.cancelling => Ok(self.fail_running(&cancelled_error(), &[])),
             Input::Recover => Ok(self
                 .state
                 .open
@@ -82,6 +82,13 @@ impl AgentMachine {
                 codes::INPUT_EMPTY,
                 "a run needs at least one message with a part: pass `input`, or a history whose last message waits for an answer",
             ));
+        }
+        let limit = self.agent().limits.message_bytes();
+        if let Some(size) = input.iter().map(message_size).find(|size| *size > limit) {
+            let message = format!(
+                "a message of the input has {size} bytes, more than limits.message_bytes = {limit}: say less in it, or raise the limit"
+            );
+            return Err(Error::new(codes::MESSAGE_TOO_LARGE, message).with("limit", limit));
         }
         let whole = self.followed_by(self.state.history, input);
         transcript::check(&whole)?;
@@ -507,15 +514,15 @@ impl AgentMachine {
         }
     }
 
-    pub(super) fn fail_running(&self, error: &ErrorBody) -> Vec<EventBody> {
-        let running = self.state.open.iter().filter(|open| !matches!(open.status, OpenStatus::Suspended(_)));
+    pub(super) fn fail_running(&self, error: &ErrorBody, spent: &[(EffectId, Usage, Option<u64>)]) -> Vec<EventBody> {
+        let suspended = |open: &Open| matches!(open.status, OpenStatus::Suspended(_));
+        let running = self.state.open.iter().filter(|open| !suspended(open) || open.kind == EffectKind::Run);
         running
-            .map(|open| EventBody::EffectFailed {
-                effect_id: open.effect_id.clone(),
-                error: error.clone(),
-                retry_at_ms: None,
-                usage: Usage::default(),
-                cost_nano_usd: None,
+            .map(|open| {
+                let of_child = spent.iter().find(|(id, ..)| *id == open.effect_id);
+                let (usage, cost_nano_usd) = of_child.map_or_else(Default::default, |(_, usage, cost)| (*usage, *cost));
+                let (effect_id, error) = (open.effect_id.clone(), error.clone());
+                EventBody::EffectFailed { effect_id, error, retry_at_ms: None, usage, cost_nano_usd }
             })
             .collect()
     }

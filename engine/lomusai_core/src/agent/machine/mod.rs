@@ -177,6 +177,12 @@ impl AgentMachine {
         self.pending().into_iter().filter_map(|pending| Some((pending.effect_id, pending.child?))).collect()
     }
 
+    /// Child runs that have not ended: the effect and the child.
+    pub fn children(&self) -> Vec<(EffectId, RunId)> {
+        let children = self.state.open.iter().filter(|open| open.kind == EffectKind::Run);
+        children.map(|open| (open.effect_id.clone(), self.child_id(&open.effect_id))).collect()
+    }
+
     /// Whether an effect is under way.
     pub fn is_open(&self, id: &EffectId) -> bool {
         self.state.open(id).is_some()
@@ -285,6 +291,7 @@ pub(super) fn next_step(state: &mut State) {
     state.step += 1;
     state.chain = 0;
     state.calls.clear();
+    state.calls_done = 0;
     state.overlay = StepOverlay::default();
 }
 
