@@ -1,4 +1,5 @@
-/* One agent whose tool waits for approval, in C. See tests/cross/README.md. */
+/* One agent whose tool waits for approval, in C. See tests/cross/README.md. Its functions have the names that functions without one
+ * are given in Python and Node. */
 #include <lomusai.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,10 +7,21 @@
 #include <unistd.h>
 
 static const char TOOL[] =
-    "{\"name\": \"add\", \"description\": \"Adds two numbers.\", \"approval\": \"always\", \"input_schema\": {\"type\": \"object\","
+    "{\"name\": \"add\", \"description\": \"Adds two numbers.\", \"approval\": {\"function\": \"add.approval\"},"
+    " \"input_schema\": {\"type\": \"object\","
     " \"properties\": {\"a\": {\"type\": \"integer\"}, \"b\": {\"type\": \"integer\"}}, \"required\": [\"a\", \"b\"],"
     " \"additionalProperties\": false}}";
-static const char AGENT[] = "{\"name\": \"calculator\", \"model\": \"model\", \"tools\": [\"add\"]}";
+static const char AGENT[] =
+    "{\"name\": \"calculator\", \"model\": \"calculator.model\", \"tools\": [\"add\"],"
+    " \"instructions\": {\"function\": \"calculator.instructions\"},"
+    " \"stop\": [{\"type\": \"function\", \"function\": \"calculator.stop.0\"}],"
+    " \"processors\": {\"input\": [\"calculator.input.0\"], \"output\": [\"calculator.output.0\"]},"
+    " \"hooks\": {\"before_tool\": \"calculator.before_tool\"}}";
+/* What is asked by name, and what it answers. */
+static const char *const FUNCTIONS[][2] = {
+    {"add.approval", "true"},          {"calculator.instructions", "\"Add.\""}, {"calculator.stop.0", "false"},
+    {"calculator.input.0", "null"},    {"calculator.output.0", "null"},         {"calculator.before_tool", "null"},
+};
 static const char MODEL[] =
     "{\"type\": \"scripted\", \"script\": [{\"calls\": [{\"name\": \"add\", \"arguments\": {\"a\": 1, \"b\": 2}}]},"
     " {\"says\": \"1 + 2 is 3.\"}]}";
@@ -37,6 +49,13 @@ static void add(void *userdata, lomusai_str input, lomusai_answer *answer) {
   lomusai_answer_free(answer);
 }
 
+static void answer_with(void *userdata, lomusai_str input, lomusai_answer *answer) {
+  const char *reply = userdata;
+  (void)input;
+  lomusai_answer_resolve(answer, reply, strlen(reply), NULL);
+  lomusai_answer_free(answer);
+}
+
 int main(int argc, char **argv) {
   const char *mode = argc > 2 ? argv[1] : "";
   lomusai_engine_options options;
@@ -50,7 +69,9 @@ int main(int argc, char **argv) {
   options.path = argc > 2 ? argv[2] : NULL;
   check(lomusai_engine_open(&options, &engine, &err), err);
   check(lomusai_register_tool(engine, TOOL, strlen(TOOL), LOMUSAI_POOL, add, NULL, NULL, &err), err);
-  check(lomusai_register_builtin_provider(engine, "model", MODEL, strlen(MODEL), &err), err);
+  check(lomusai_register_builtin_provider(engine, "calculator.model", MODEL, strlen(MODEL), &err), err);
+  for (size_t i = 0; i < sizeof FUNCTIONS / sizeof *FUNCTIONS; i++)
+    check(lomusai_register_function(engine, FUNCTIONS[i][0], LOMUSAI_POOL, answer_with, (void *)FUNCTIONS[i][1], NULL, &err), err);
   if (strcmp(mode, "resume") == 0 && argc > 3) {
     snprintf(run_id, sizeof run_id, "%s", argv[3]);
   } else {

@@ -11,19 +11,25 @@ const add = tool({
     required: ['a', 'b'],
     additionalProperties: false,
   },
-  requireApproval: true,
+  requireApproval: () => true,
   execute: ({ a, b }) => a + b,
 });
-const script = [{ calls: [{ name: 'add', arguments: { a: 1, b: 2 } }] }, { says: '1 + 2 is 3.' }];
-const model = scriptedModel(script, { name: 'model' });
-
 const engine = new Engine({ path });
+const agent = new Agent({
+  name: 'calculator',
+  model: scriptedModel([{ calls: [{ name: 'add', arguments: { a: 1, b: 2 } }] }, { says: '1 + 2 is 3.' }]),
+  tools: [add],
+  instructions: () => 'Add.',
+  stop: [() => false],
+  processors: { input: [() => null], output: () => null },
+  hooks: { beforeTool: async () => null },
+  engine,
+});
+
 let runId = resumed;
 if (mode === 'resume') {
-  engine.register(add, model);
   console.log('text', (await engine.approve(runId)).text);
 } else {
-  const agent = new Agent({ name: 'calculator', model, tools: [add], engine });
   const result = await agent.generate('What is 1 + 2?');
   runId = result.runId;
   console.log('run', runId);

@@ -2,26 +2,37 @@
 
 import sys
 import time
+from typing import Any
 
 from lomusai import Agent, Engine, ScriptedModel, tool
 
 
-@tool(approval=True)
+async def nothing(question: Any) -> None:
+    """A hook or processor that changes nothing."""
+
+
+@tool(approval=lambda question: True)
 def add(a: int, b: int) -> int:
     """Adds two numbers."""
     return a + b
 
 
-model = ScriptedModel([{"calls": [{"name": "add", "arguments": {"a": 1, "b": 2}}]}, {"says": "1 + 2 is 3."}], name="model")
-
-
 def main(mode: str, path: str, run_id: str = "") -> None:
     with Engine(path) as engine:
+        agent = Agent(
+            "calculator",
+            model=ScriptedModel([{"calls": [{"name": "add", "arguments": {"a": 1, "b": 2}}]}, {"says": "1 + 2 is 3."}]),
+            tools=[add],
+            instructions=lambda question: "Add.",
+            stop=[lambda question: False],
+            processors={"input": [lambda question: None], "output": nothing},
+            hooks={"before_tool": nothing},
+            engine=engine,
+        )
         if mode == "resume":
-            engine.register(add, model)
+            engine.register(agent)
             print("text", engine.approve(run_id).text)
         else:
-            agent = Agent("calculator", model=model, tools=[add], engine=engine)
             result = agent.generate("What is 1 + 2?")
             assert result.status == "suspended", result
             run_id = result.run_id

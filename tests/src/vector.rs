@@ -132,7 +132,8 @@ pub struct Expect {
 #[serde(deny_unknown_fields)]
 struct File {
     name: String,
-    why: String,
+    #[serde(default, rename = "why")]
+    _why: String,
     #[serde(default)]
     agent: Value,
     #[serde(default)]
@@ -175,9 +176,6 @@ impl Vector {
 
     fn parse(path: &Path, text: &str) -> Result<Self, String> {
         let file: File = serde_json::from_str(text).map_err(|e| e.to_string())?;
-        if file.why.is_empty() {
-            return Err("say `why`".into());
-        }
         let first =
             Turn { request: file.request, commands: file.commands, cancel_at: file.cancel_at, expect: file.expect };
         Ok(Self {

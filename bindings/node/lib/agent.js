@@ -2,7 +2,8 @@
 'use strict';
 
 const { Engine } = require('./engine');
-const { snake } = require('./json');
+const { encode, snake } = require('./json');
+const { native, sync } = require('./native');
 const { isProvider } = require('./provider');
 const { isStandard, toJsonSchema, validate } = require('./schema');
 const { Tool } = require('./tool');
@@ -54,16 +55,15 @@ class Agent {
   #spec(parts) {
     const { name, model, instructions, tools, agents, stop, approval, processors, hooks, limits, settings, output,
       fallbacks, budget, ...rest } = this.#options;
-    const named = (value, role) => {
-      if (typeof value !== 'function') return value;
-      parts.function(`${name}.${role}`, value);
-      return `${name}.${role}`;
-    };
+    // What has no name stands for itself by a number, until the engine has named it: it is called the same in every language.
+    const nameless = [];
+    const placeholder = (thing) => `#${nameless.push(thing) - 1}`;
+    const named = (value) => (typeof value === 'function' ? placeholder(value) : value);
     const spec = { ...snake(rest), name };
-    spec.model = isProvider(model) ? (model.name ?? `${name}.model`) : model;
-    if (isProvider(model)) parts.provider(spec.model, model);
+    spec.model = isProvider(model) ? (model.name ?? placeholder(model)) : model;
+    if (isProvider(model) && model.name !== undefined) parts.provider(model.name, model);
     if (typeof instructions === 'function') {
-      spec.instructions = { function: named(({ agent, input }, context) => instructions({ agent, input }, context), 'instructions') };
+      spec.instructions = { function: named(({ agent, input }, context) => instructions({ agent, input }, context)) };
     } else if (instructions !== undefined) {
       spec.instructions = instructions;
     }
@@ -76,29 +76,27 @@ class Agent {
     }
     if (agents) spec.agents = Array.from(agents, (agent) => (agent instanceof Agent ? agent.name : agent));
     if (stop) {
-      spec.stop = Array.from(stop, (rule, index) =>
-        typeof rule === 'function' ? { type: 'function', function: named(rule, `stop.${index}`) } : rule,
-      );
+      spec.stop = Array.from(stop, (rule) => (typeof rule === 'function' ? { type: 'function', function: named(rule) } : rule));
     }
     if (approval === true) spec.approval = 'always';
-    else if (typeof approval === 'function') spec.approval = { function: named(approval, 'approval') };
+    else if (typeof approval === 'function') spec.approval = { function: named(approval) };
     else if (approval !== undefined && approval !== false) spec.approval = approval;
     if (processors) {
       spec.processors = snake(processors);
       for (const phase of ['input', 'step', 'stream', 'output']) {
         if (!processors[phase]) continue;
-        spec.processors[phase] = [processors[phase]].flat().map((fn, index) => named(fn, `${phase}.${index}`));
+        spec.processors[phase] = [processors[phase]].flat().map(named);
       }
     }
     if (hooks) {
-      spec.hooks = Object.fromEntries(Object.entries(snake(hooks)).map(([hook, fn]) => [hook, named(fn, hook)]));
+      spec.hooks = Object.fromEntries(Object.entries(snake(hooks)).map(([hook, fn]) => [hook, named(fn)]));
     }
     if (limits !== undefined) spec.limits = snake(limits);
     if (settings !== undefined) spec.settings = snake(settings);
     if (budget !== undefined) spec.budget = snake(budget);
     if (fallbacks) spec.fallbacks = Array.from(fallbacks, fallback);
     if (this.#output) spec.output = this.#output.spec;
-    return spec;
+    return nameless.length > 0 ? { ...spec, ...nameParts(spec, nameless, parts) } : spec;
   }
 
   /** Runs the agent and gives what it came to. */
@@ -127,6 +125,18 @@ class Agent {
     if (Object.keys(options).length > 0) request.options = options;
     return { engine, request, run: { signal, finalize: shape?.finalize } };
   }
+}
+
+/** Has the engine name what has no name, and registers it. Gives the parts of the spec that may name something. */
+function nameParts({ name, model, instructions, approval, stop, processors, hooks }, nameless, parts) {
+  const text = encode({ name, model, instructions, approval, stop, processors, hooks }, 'the spec');
+  const { spec, functions } = JSON.parse(sync(() => native.nameFunctions(text)));
+  for (const [place, called] of Object.entries(functions)) {
+    const thing = nameless[Number(place.slice(1))];
+    if (isProvider(thing)) parts.provider(called, thing);
+    else parts.function(called, thing);
+  }
+  return spec;
 }
 
 /** An entry of a list of fallbacks as the engine takes it. */

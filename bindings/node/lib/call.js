@@ -214,10 +214,10 @@ class Answer extends CallContext {
   }
 }
 
-/** Answers with an error, keeping the very object for whoever is told of it. */
-function reject(answer, error, code) {
-  const { message, words, retryAfterMs } = describe(error);
-  answer.reject(code, message, words, keep(error), retryAfterMs);
+/** Answers with an error, keeping the very object for whoever is told of it. `fault`: see `Fault` in the kit under the bindings. */
+function reject(answer, error, fault) {
+  const { message, code, words, retryAfterMs } = describe(error);
+  answer.reject(fault, code, message, words, keep(error), retryAfterMs);
 }
 
 /** Words for an error. What is thrown may be anything, and its getters may throw in turn. */
@@ -227,6 +227,7 @@ function describe(error) {
       const { message, name, stack } = error;
       return {
         message: String(message).toWellFormed(),
+        code: error instanceof LomusaiError ? String(error.code) : undefined,
         words: encode({ type: String(name), stack: typeof stack === 'string' ? stack : undefined }, 'an error'),
         retryAfterMs: typeof error.retryAfterMs === 'number' ? error.retryAfterMs : undefined,
       };
@@ -241,19 +242,19 @@ function describe(error) {
 const LATE = new Set(['already_answered', 'handle_closed', 'engine_closed']);
 
 /** Answers for a callable that returned or threw. An answer that comes too late has nobody to go to. */
-function settle(context, give, invalidCode) {
+function settle(context, give) {
   const answer = handles.get(context);
   try {
     sync(() => give(answer));
   } catch (error) {
-    if (!LATE.has(error?.code)) fail(context, error, invalidCode);
+    if (!LATE.has(error?.code)) fail(context, error, 'result');
   }
   CallContext.over(context);
 }
 
-function fail(context, error, code) {
+function fail(context, error, fault) {
   try {
-    sync(() => reject(handles.get(context), error, code));
+    sync(() => reject(handles.get(context), error, fault));
   } catch {
     // Too late: nobody waits.
   }
@@ -283,14 +284,11 @@ function functionCallable(fn) {
     const context = new CallContext(answer, facts, input);
     outcome(
       () => fn(JSON.parse(input), context),
-      (value) => settle(context, (answer) => answer.resolve(encode(value, 'the reply')), 'function_reply_invalid'),
+      (value) => settle(context, (answer) => answer.resolve(encode(value, 'the reply'))),
       (error) => fail(context, error),
     );
   };
 }
-
-/** Kinds of error that a provider may throw by name, so that the engine knows whether to try again. */
-const PROVIDER_KINDS = new Set(['rate_limited', 'unavailable', 'timeout', 'denied', 'provider']);
 
 /** A provider as the engine calls it. */
 function providerCallable(provider) {
@@ -298,17 +296,9 @@ function providerCallable(provider) {
     const context = new CallContext(answer, facts, input);
     pump(provider, JSON.parse(input), context, answer).then(
       () => settle(context, (answer) => answer.finish()),
-      (error) => fail(context, error, providerCode(error)),
+      (error) => fail(context, error),
     );
   };
-}
-
-function providerCode(error) {
-  try {
-    return error instanceof LomusaiError && PROVIDER_KINDS.has(error.kind) ? error.code : undefined;
-  } catch {
-    return undefined;
-  }
 }
 
 async function pump(provider, request, context, answer) {
@@ -318,7 +308,13 @@ async function pump(provider, request, context, answer) {
   if (iterator === undefined) {
     throw new TypeError('stream() must give an async iterable of chunks: write it as `async *stream(request) { … }`');
   }
-  const stop = () => Promise.resolve(iterator.return?.()).catch(() => {});
+  const stop = async () => {
+    try {
+      await iterator.return?.();
+    } catch {
+      // Nobody waits for what it says.
+    }
+  };
   // A generator that waits for something of its own is told at its next step, even if nothing is pushed any more.
   const cancelId = onCancel(answer, stop);
   try {

@@ -3,6 +3,7 @@
 
 const { Answer, ToolContext, ToolReply, fail, functionCallable, outcome, settle, suspension } = require('./call');
 const { encode } = require('./json');
+const { native, sync } = require('./native');
 const { toJsonSchema, validate } = require('./schema');
 
 /** A function that models may call. Made by {@link tool}. */
@@ -20,6 +21,8 @@ class Tool {
     this.onCall = onCall;
     this.requireApproval = requireApproval;
     const what = (schema) => `the ${schema} of tool \`${name}\``;
+    const rule = typeof requireApproval === 'function' ? nameRule(name) : undefined;
+    this.approvalName = rule;
     /** The spec as the engine takes it. */
     this.spec = {
       name,
@@ -27,7 +30,7 @@ class Tool {
       input_schema: toJsonSchema(inputSchema, what('inputSchema')),
       output_schema: toJsonSchema(outputSchema, what('outputSchema')),
       resume_schema: toJsonSchema(resumeSchema, what('resumeSchema')),
-      approval: typeof requireApproval === 'function' ? { function: `${name}.approval` } : requireApproval ? 'always' : undefined,
+      approval: rule !== undefined ? { function: rule } : requireApproval ? 'always' : undefined,
       may_suspend: (maySuspend ?? (suspendSchema !== undefined || resumeSchema !== undefined)) || undefined,
       client: (execute === undefined && onCall === undefined) || undefined,
       timeout_ms: timeoutMs,
@@ -46,20 +49,26 @@ class Tool {
     if (typeof this.requireApproval !== 'function') return [];
     const rule = async ({ arguments: input }, context) =>
       Boolean(await this.requireApproval(typeof input === 'string' ? JSON.parse(input) : input, context));
-    return [[`${this.name}.approval`, functionCallable(rule)]];
+    return [[this.approvalName, functionCallable(rule)]];
   }
+}
+
+/** What the engine calls a rule of a tool: the same in every language. */
+function nameRule(name) {
+  const text = encode({ name, approval: { function: '#' } }, "the tool's spec");
+  return JSON.parse(sync(() => native.nameFunctions(text))).functions['#'];
 }
 
 function answered(tool) {
   return (input, facts, answer) => {
     const context = new ToolContext(answer, facts, input);
-    const failed = (error) => fail(context, error, notFitting.has(error) ? 'arguments_invalid' : undefined);
+    const failed = (error) => fail(context, error, notFitting.has(error) ? 'arguments' : undefined);
     outcome(
       () => then(prepare(tool, input, context), (args) => tool.execute(args, context)),
       (value) => {
         const suspended = context[suspension];
         if (suspended) outcome(() => payloadOf(tool, suspended.payload), (payload) => suspend(context, payload), failed);
-        else settle(context, (answer) => give(answer, value), 'tool_result_invalid');
+        else settle(context, (answer) => give(answer, value));
       },
       failed,
     );
@@ -109,7 +118,7 @@ function payloadOf(tool, payload) {
 }
 
 function suspend(context, payload) {
-  settle(context, (answer) => answer.suspend(encode(payload, 'the payload')), 'tool_result_invalid');
+  settle(context, (answer) => answer.suspend(encode(payload, 'the payload')));
 }
 
 function give(answer, value) {

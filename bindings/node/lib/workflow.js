@@ -146,7 +146,7 @@ class Step {
     if (step.onCall) return answeredLater(step.onCall);
     return (input, facts, answer) => {
       const context = new StepContext(answer, facts, input);
-      const failed = (error) => fail(context, error, codeOf(error));
+      const failed = (error) => fail(context, error, notFitting.has(error) ? 'arguments' : undefined);
       outcome(
         () => then(prepare(step, input, context, 'input_invalid', 'input'), (args) => step.execute(args, context)),
         (value) => give(step, context, value, failed),
@@ -156,21 +156,12 @@ class Step {
   }
 }
 
-function codeOf(error) {
-  if (notFitting.has(error)) return 'input_invalid';
-  try {
-    return error instanceof FatalError ? error.code : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
 function give(step, context, value, failed) {
   const send = (reply) => {
     const fields = Object.entries({ ...reply, state: StepContext.sets(context) }).filter(([, value]) => value !== undefined);
     // One by one: as part of an object, what is no JSON would just be left out.
     const text = () => `{${fields.map(([key, value]) => `"${key}":${encode(value, 'the answer')}`).join()}}`;
-    settle(context, (answer) => answer.reply(text()), 'step_result_invalid');
+    settle(context, (answer) => answer.reply(text()));
   };
   const { [suspension]: suspended, [bailing]: bailed } = context;
   if (bailed) {

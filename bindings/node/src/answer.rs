@@ -2,8 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use lomusai_core::Error;
-use lomusai_host::{Answer, HostEngine, Pushed};
+use lomusai_host::{Answer, Fault, HostEngine, Pushed, Raised};
 use lomusai_wire::Code;
 use napi_derive::napi;
 
@@ -38,11 +37,12 @@ impl NativeAnswer {
         throwing(self.answer.suspend(&payload))
     }
 
-    /// Answers with an error: `code` where it is not the usual one, the words for the model, the host's words for people, and the
-    /// number under which JavaScript keeps its own error.
+    /// Answers with an error: what went wrong (`arguments`, `result` or just that it was thrown), the code of an error of ours, the words
+    /// for the model, the host's words for people, and the number under which JavaScript keeps its own error.
     #[napi]
     pub fn reject(
         &self,
+        fault: Option<String>,
         code: Option<String>,
         message: String,
         words: Option<String>,
@@ -51,15 +51,16 @@ impl NativeAnswer {
     ) -> napi::Result<()> {
         // Made first: if the answer comes too late, the token's end lets JavaScript forget its error.
         let token = Token::new(&self.port, host);
-        let mut error = match code.as_deref().and_then(Code::from_name) {
-            Some(code) => Error::new(code, message),
-            None => self.answer.host_error(message),
+        let fault = match fault.as_deref() {
+            Some("arguments") => Fault::Arguments,
+            Some("result") => Fault::Result,
+            _ => Fault::Raised,
         };
+        let code = code.as_deref().and_then(Code::from_name);
+        let retry_after_ms = retry_after_ms.map(|ms| ms as u64);
+        let mut error = self.answer.error_of(Raised { message, fault, code, retry_after_ms });
         if let Some(words) = words.and_then(|words| serde_json::from_str(&words).ok()) {
             error = error.with_host_words(words);
-        }
-        if let Some(ms) = retry_after_ms {
-            error = error.with_retry_after_ms(ms as u64);
         }
         throwing(self.answer.reject(error.with_host(token)))
     }

@@ -165,3 +165,10 @@ impl NativeEngine {
 pub fn draft_workflow(draft: String) -> napi::Result<String> {
     throwing(lomusai_host::draft_workflow(&draft))
 }
+
+/// Names the functions of a spec that have none; see `lomusai_host::name_functions`.
+#[allow(dead_code, reason = "a build for tests does not see that JavaScript calls it")]
+#[napi]
+pub fn name_functions(spec: String) -> napi::Result<String> {
+    throwing(lomusai_host::name_functions(&spec))
+}

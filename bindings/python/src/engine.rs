@@ -232,3 +232,9 @@ pub(crate) fn draft_workflow<'py>(py: Python<'py>, draft: &Bound<'py, PyAny>) ->
     let drafted = py.detach(|| lomusai_host::draft_workflow(&draft)).or_raise(py)?;
     json::decode(py, &drafted)
 }
+
+/// Names the functions of a spec that have none; see [`lomusai_host::name_functions`].
+#[pyfunction]
+pub(crate) fn name_functions<'py>(py: Python<'py>, spec: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    json::decode(py, &lomusai_host::name_functions(&json::encode(spec)?).or_raise(py)?)
+}

@@ -1,8 +1,8 @@
 //! Errors of the engine as Python exceptions, and exceptions of callables as errors that keep the original.
 
 use lomusai_core::Error;
-use lomusai_host::Answer;
-use lomusai_wire::{Code, ErrorBody, Kind, codes};
+use lomusai_host::{Answer, Fault, Raised};
+use lomusai_wire::Code;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::json;
@@ -57,49 +57,25 @@ pub(crate) fn of_callable(py: Python<'_>, answer: &Answer, raised: PyErr) -> Err
     let value = raised.value(py);
     let name = value.get_type().name().map(|name| name.to_string()).unwrap_or_else(|_| "Exception".into());
     let text = value.str().ok().and_then(|text| text.to_str().ok().map(str::to_owned)).filter(|text| !text.is_empty());
-    let message = text.unwrap_or_else(|| name.clone());
-    let mut error = answer.host_error(message);
+    let mut failure = Raised { message: text.unwrap_or_else(|| name.clone()), ..Raised::default() };
     let class = |path: &str, name: &str| py.import(path).and_then(|module| module.getattr(name));
     let is = |class: PyResult<Bound<'_, PyAny>>| class.is_ok_and(|class| value.is_instance(&class).unwrap_or(false));
-    if is(class("lomusai._json", "NotJson")) {
-        let code = match () {
-            () if error.is(codes::TOOL_FAILED) => codes::TOOL_RESULT_INVALID,
-            () if error.is(codes::STEP_FAILED) => codes::STEP_RESULT_INVALID,
-            () => codes::FUNCTION_REPLY_INVALID,
-        };
-        let details = error.body().details.clone();
-        let message = value.getattr("message").and_then(|text| text.extract::<String>()).unwrap_or_default();
-        error = Error::new(code, format!("the result cannot be written as JSON: {message}"));
-        for (key, value) in details {
-            error = error.with(&key, value);
+    if is(class("lomusai.errors", "LomusaiError")) {
+        let field = |name: &str| value.getattr(name).ok();
+        // Without the code that its text ends with.
+        if let Some(message) = field("message").and_then(|text| text.extract().ok()) {
+            failure.message = message;
         }
-    } else if error.is(codes::STEP_FAILED) && is(class("lomusai._workflow", "FatalError")) {
-        let details = error.body().details.clone();
-        let message = value.getattr("message").and_then(|text| text.extract::<String>()).unwrap_or_default();
-        error = details
-            .into_iter()
-            .fold(Error::new(codes::STEP_FATAL, message), |error, (key, value)| error.with(&key, value));
-    } else if error.is(codes::PROVIDER_HOST_FAILED)
-        && is(class("lomusai.errors", "LomusaiError"))
-        && let Some(same) = of_provider(value)
-    {
-        // A provider that knows what went wrong says so, and is retried where that helps.
-        error = same;
+        failure.code =
+            field("code").and_then(|code| code.extract::<String>().ok()).and_then(|code| Code::from_name(&code));
+        failure.retry_after_ms = field("retry_after_ms").and_then(|ms| ms.extract().ok());
+    }
+    if is(class("lomusai._json", "NotJson")) {
+        failure.fault = Fault::Result;
+        failure.message = format!("the result cannot be written as JSON: {}", failure.message);
     }
     let words = json!({ "type": name, "traceback": traceback(py, &raised) });
-    error.with_host_words(words).with_host(std::sync::Arc::new(raised))
-}
-
-fn of_provider(value: &Bound<'_, PyAny>) -> Option<Error> {
-    let code: String = value.getattr("code").ok()?.extract().ok()?;
-    let code = Code::from_name(&code)?;
-    // What a provider meets outside. Anything else, such as a chunk of an unknown form, is its own mistake.
-    if !matches!(code.kind, Kind::Denied | Kind::RateLimited | Kind::Unavailable | Kind::Timeout | Kind::Provider) {
-        return None;
-    }
-    let mut body = ErrorBody::new(code, value.getattr("message").ok()?.extract::<String>().ok()?);
-    body.retry_after_ms = value.getattr("retry_after_ms").ok().and_then(|ms| ms.extract().ok());
-    Some(body.into())
+    answer.error_of(failure).with_host_words(words).with_host(std::sync::Arc::new(raised))
 }
 
 /// The last lines of the traceback; lines are for people who read a journal, so a few suffice.

@@ -25,6 +25,7 @@ fn _lomusai(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<bridge::Bridge>()?;
     module.add_class::<handler::Host>()?;
     module.add_function(wrap_pyfunction!(engine::draft_workflow, module)?)?;
+    module.add_function(wrap_pyfunction!(engine::name_functions, module)?)?;
     module.add_function(wrap_pyfunction!(json::decode, module)?)?;
     module.add_function(wrap_pyfunction!(json::encode, module)?)?;
     module.add_function(wrap_pyfunction!(bridge::set_default_bridge, module)?)?;

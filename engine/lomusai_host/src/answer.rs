@@ -7,7 +7,7 @@ use lomusai_core::cancel::{CancelGuard, CancelToken};
 use lomusai_core::component::{CallContext, HostSlot};
 use lomusai_core::sync::{Condvar, Mutex};
 use lomusai_core::{Error, Result};
-use lomusai_wire::{ModelChunk, StepReply, ToolReply, codes};
+use lomusai_wire::{Code, Kind, ModelChunk, StepReply, ToolReply, codes};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -60,6 +60,31 @@ impl CallInfo {
     pub fn host(&self) -> Option<&HostSlot> {
         self.context.host.as_ref()
     }
+}
+
+/// What a function of the host raised, as a binding found it. Which error of the engine that is, [`Answer::error_of`] says.
+#[derive(Clone, Debug, Default)]
+pub struct Raised {
+    /// For people, and for a model.
+    pub message: String,
+    /// What went wrong.
+    pub fault: Fault,
+    /// The code that it carries, where it is an error of the engine's classes.
+    pub code: Option<Code>,
+    /// When trying again may help.
+    pub retry_after_ms: Option<u64>,
+}
+
+/// What went wrong in a function of the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fault {
+    /// It raised.
+    #[default]
+    Raised,
+    /// What it was asked does not fit a schema that only its language can check.
+    Arguments,
+    /// What it returned cannot be written as JSON, or not in the form that it must have.
+    Result,
 }
 
 /// What a call is answered with.
@@ -208,15 +233,41 @@ impl Answer {
         self.settle(Err(error))
     }
 
-    /// The error that a failing function of the host becomes: the words for the model, and the host's own object and stack for the host.
+    /// The error that a failing function of the host becomes. A binding adds the host's own object and stack.
     pub fn host_error(&self, message: impl Into<String>) -> Error {
-        let code = match self.0.slot.kind {
-            AnswerKind::Tool => codes::TOOL_FAILED,
-            AnswerKind::Step => codes::STEP_FAILED,
-            AnswerKind::Function => codes::FUNCTION_FAILED,
-            AnswerKind::Provider => codes::PROVIDER_HOST_FAILED,
+        self.error_of(Raised { message: message.into(), ..Raised::default() })
+    }
+
+    /// As [`host_error`](Self::host_error), with all that the host's language knows of the failure.
+    pub fn error_of(&self, raised: Raised) -> Error {
+        let Raised { message, fault, code, retry_after_ms } = raised;
+        let kind = self.0.slot.kind;
+        // What a provider meets outside. Anything else, such as a chunk of an unknown form, is its own mistake.
+        let outside = |code: &Code| {
+            matches!(code.kind, Kind::Denied | Kind::RateLimited | Kind::Unavailable | Kind::Timeout | Kind::Provider)
         };
-        Error::new(code, message).with(self.word(), &*self.0.name)
+        let error = match (fault, kind) {
+            // A provider that knows what went wrong says so, and is retried where that helps.
+            (_, AnswerKind::Provider) if code.as_ref().is_some_and(outside) => {
+                Error::new(code.expect("it was looked at"), message)
+            }
+            (Fault::Arguments, AnswerKind::Tool) => Error::new(codes::ARGUMENTS_INVALID, message),
+            (Fault::Arguments, AnswerKind::Step) => Error::new(codes::INPUT_INVALID, message),
+            (Fault::Result, AnswerKind::Tool) => Error::new(codes::TOOL_RESULT_INVALID, message),
+            (Fault::Result, AnswerKind::Step) => Error::new(codes::STEP_RESULT_INVALID, message),
+            (Fault::Result, AnswerKind::Function) => Error::new(codes::FUNCTION_REPLY_INVALID, message),
+            // A step that knows that trying again is of no use says so.
+            (_, AnswerKind::Step) if code == Some(codes::STEP_FATAL) => Error::new(codes::STEP_FATAL, message),
+            (_, AnswerKind::Tool) => Error::new(codes::TOOL_FAILED, message),
+            (_, AnswerKind::Step) => Error::new(codes::STEP_FAILED, message),
+            (_, AnswerKind::Function) => Error::new(codes::FUNCTION_FAILED, message),
+            (_, AnswerKind::Provider) => Error::new(codes::PROVIDER_HOST_FAILED, message),
+        };
+        let error = error.with(self.word(), &*self.0.name);
+        match retry_after_ms {
+            Some(ms) => error.with_retry_after_ms(ms),
+            None => error,
+        }
     }
 
     /// Gives a piece of a model's answer: a [`ModelChunk`] as JSON, or a JSON string for text. Waits for room on this thread.

@@ -5,13 +5,15 @@
 mod adapters;
 mod answer;
 mod engine;
+mod names;
 mod ops;
 mod pool;
 mod process;
 mod run;
 
-pub use answer::{Answer, CallInfo, Pushed};
+pub use answer::{Answer, CallInfo, Fault, Pushed, Raised};
 pub use engine::{HostEngine, LogFn, Placement};
+pub use names::name_functions;
 pub use ops::{OPERATIONS, draft_workflow};
 pub use pool::while_waiting;
 pub use process::Process;

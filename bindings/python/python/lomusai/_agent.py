@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, Union, cast, overload
 
+from . import _lomusai as native
 from ._engine import Engine, default_engine
 from ._models import ModelOf, Provider
 from ._run import Parse, Result, Stream
@@ -139,6 +140,7 @@ class Agent(Generic[T]):
     ) -> None:
         self.name = name
         self._engine = engine
+        self._placeholders: dict[str, Any] = {}
         self._functions: dict[str, Callable[..., Any]] = {}
         self._provider: tuple[Provider, str] | None = None
         self._tools: list[Tool[..., Any] | ClientTool] = []
@@ -161,7 +163,7 @@ class Agent(Generic[T]):
             spec["instructions"] = (
                 instructions
                 if isinstance(instructions, str)
-                else {"function": self._function("instructions", instructions)}
+                else {"function": self._function(instructions)}
             )
         spec["fallbacks"] = [{"model": item} if isinstance(item, str) else dict(item) for item in fallbacks]
         spec["tools"] = [self._tool(item) for item in tools]
@@ -169,10 +171,9 @@ class Agent(Generic[T]):
         if approval is True:
             spec["approval"] = "always"
         elif approval is not False:
-            spec["approval"] = {"function": self._function("approval", approval)}
+            spec["approval"] = {"function": self._function(approval)}
         spec["stop"] = [
-            {"type": "function", "function": self._function(f"stop.{place}", item)} if callable(item) else dict(item)
-            for place, item in enumerate(stop)
+            {"type": "function", "function": self._function(item)} if callable(item) else dict(item) for item in stop
         ]
         if processors:
             spec["processors"] = self._processors(processors)
@@ -180,9 +181,10 @@ class Agent(Generic[T]):
             unknown = [key for key in hooks if key not in _HOOKS]
             if unknown:
                 raise _unknown(name, "hooks", unknown, _HOOKS)
-            spec["hooks"] = {key: self._function(key, item) for key, item in hooks.items()}
+            spec["hooks"] = {key: self._function(item) for key, item in hooks.items()}
         if output is not None:
             spec["output"] = self._output(output)
+        self._name_functions(spec)
         self.spec: dict[str, Any] = {key: value for key, value in spec.items() if value != []}
         """The agent's spec, as in every language."""
 
@@ -200,16 +202,32 @@ class Agent(Generic[T]):
         if isinstance(model, str):
             return model
         provider, suffix = (model.provider, f"/{model.model}") if isinstance(model, ModelOf) else (model, "")
-        name = provider.name or f"{self.name}.model"
-        self._provider = (provider, name)
-        return name + suffix
+        if provider.name:
+            self._provider = (provider, provider.name)
+            return provider.name + suffix
+        return self._placeholder(provider) + suffix
 
-    def _function(self, place: str, function: Function) -> str:
-        if isinstance(function, str):
-            return function
-        name = f"{self.name}.{place}"
-        self._functions[name] = function
-        return name
+    def _function(self, function: Function) -> str:
+        return function if isinstance(function, str) else self._placeholder(function)
+
+    def _placeholder(self, thing: Any) -> str:
+        placeholder = f"#{len(self._placeholders)}"
+        self._placeholders[placeholder] = thing
+        return placeholder
+
+    def _name_functions(self, spec: dict[str, Any]) -> None:
+        """Has the engine name what has no name: it is called the same in every language."""
+        if not self._placeholders:
+            return
+        places = ("name", "model", "instructions", "approval", "stop", "processors", "hooks")
+        named = native.name_functions({key: spec[key] for key in places if key in spec})
+        spec.update(named["spec"])
+        for placeholder, name in named["functions"].items():
+            thing = self._placeholders[placeholder]
+            if isinstance(thing, Provider):
+                self._provider = (thing, name)
+            else:
+                self._functions[name] = thing
 
     def _tool(self, item: Tool[..., Any] | ClientTool | Callable[..., Any] | str) -> str:
         if isinstance(item, str):
@@ -233,7 +251,7 @@ class Agent(Generic[T]):
             if phase not in _PHASES:
                 raise _unknown(self.name, "processors", [phase], _PHASES)
             several = [items] if isinstance(items, str) or callable(items) else items
-            spec[phase] = [self._function(f"{phase}.{place}", item) for place, item in enumerate(several)]
+            spec[phase] = [self._function(item) for item in several]
         return spec
 
     def _output(self, output: Any) -> dict[str, Any]:

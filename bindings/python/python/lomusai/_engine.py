@@ -103,6 +103,7 @@ class Engine:
         _loop.own_bridge()
         self._native = native.Engine({key: value for key, value in options.items() if value is not None})
         self._native.log_to_loop()
+        self._closing = False
         self._lock = threading.RLock()
         # What was registered from Python, by kind and name, so that registering the same thing again is fine.
         self._registered: dict[tuple[str, str], Any] = {}
@@ -573,10 +574,14 @@ class Engine:
         if self._pid != os.getpid():
             # The parent's: it goes on there, and nothing of it runs here.
             return
+        with self._lock:
+            first, self._closing = not self._closing, True
         try:
             self._native.close(timeout)
         finally:
-            self._let_go()
+            # Runs still need the callables while another thread closes.
+            if first:
+                self._let_go()
 
     def _let_go(self) -> None:
         """Lets go of the callables: some of them may refer to this engine, and the native half is no part of Python's

@@ -36,7 +36,8 @@ async def _serve(handler: AsyncHandler, call: native.Call, answer: native.Answer
         # Refused when the call was answered before or nobody waits any more: both are no news here.
         with contextlib.suppress(LomusaiError):
             answer.reject(error)
-        if not isinstance(error, Exception):
+        # What ends the program of a caller's loop is, on a loop of the package, an error like any other: nobody looks at that thread.
+        if isinstance(error, asyncio.CancelledError) or not (isinstance(error, Exception) or _on_own_loop()):
             raise
 
 
@@ -160,7 +161,9 @@ def current() -> LoopBridge:
     bridge = _bridges.get(loop)
     if bridge is None:
         bridge = _bridges[loop] = LoopBridge(loop)
-        if not any(own.loop is loop for own in _own_loops):
+        # One that was closed without a word, and is gone: nobody would take up what comes for it.
+        weakref.finalize(loop, bridge.close).atexit = False
+        if not _on_own_loop():
             bridge.watch_end()
     return bridge
 
@@ -172,6 +175,7 @@ class _OwnLoop:
         self.loop = asyncio.new_event_loop()
         # Calls from this loop's own thread that wait for the engine now.
         self.blocked = 0
+        self._stopped = False
         self.bridge = LoopBridge(self.loop)
         _bridges[self.loop] = self.bridge
         self._thread = threading.Thread(target=self._run, name=f"lomusai-loop-{number}", daemon=True)
@@ -180,7 +184,9 @@ class _OwnLoop:
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         try:
-            self.loop.run_forever()
+            # A callable may stop the loop that it runs on: others need it.
+            while not self._stopped:
+                self.loop.run_forever()
             tasks = asyncio.all_tasks(self.loop)
             for task in tasks:
                 task.cancel()
@@ -191,6 +197,7 @@ class _OwnLoop:
             self.loop.close()
 
     def stop(self) -> None:
+        self._stopped = True
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(self.loop.stop)
         if self._thread is not threading.current_thread():
@@ -200,6 +207,11 @@ class _OwnLoop:
 _own_loops: list[_OwnLoop] = []
 _forgotten: list[Any] = []
 _lock = threading.Lock()
+
+
+def _on_own_loop() -> bool:
+    running = asyncio.get_running_loop()
+    return any(own.loop is running for own in _own_loops)
 
 
 def own_bridge() -> LoopBridge:

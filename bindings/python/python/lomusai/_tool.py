@@ -53,6 +53,8 @@ class Tool(Generic[P, R]):
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
         self.name: str = name or str(getattr(function, "__name__", type(function).__name__))
+        self.approval_name = ""
+        """The name of the function that decides on approval, where it is one of Python."""
         self.approval: bool | str | Callable[..., Any] = approval
         self.is_async: bool = is_async(function)
         if inline and self.is_async:
@@ -76,7 +78,9 @@ class Tool(Generic[P, R]):
         elif isinstance(approval, str):
             spec["approval"] = {"function": approval}
         elif approval is not False:
-            spec["approval"] = {"function": self.approval_name}
+            named = native.name_functions({"name": self.name, "approval": {"function": "#"}})
+            self.approval_name = named["functions"]["#"]
+            spec["approval"] = named["spec"]["approval"]
         if may_suspend:
             spec["may_suspend"] = True
         if timeout is not None:
@@ -89,11 +93,6 @@ class Tool(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"Tool({self.name!r})"
-
-    @property
-    def approval_name(self) -> str:
-        """The name of the function that decides on approval, where it is one of Python."""
-        return f"{self.name}.approval"
 
     @property
     def input_schema(self) -> dict[str, Any]:
