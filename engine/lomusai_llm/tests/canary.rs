@@ -3,14 +3,14 @@
 
 mod server;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use futures_util::StreamExt;
 use lomusai_core::component::CallContext;
 use lomusai_core::llm::{EmbeddingProvider, LlmProvider};
-use lomusai_llm::{Embedder, KINDS, Provider, ProviderConfig, Secret};
+use lomusai_llm::{Embedder, KINDS, Provider, ProviderConfig, Router, Secret};
 use lomusai_wire::{Message, ModelRequest};
 use server::{Request, STREAM, response, serve};
 
@@ -69,8 +69,67 @@ fn quotes(request: &Request) -> String {
     format!("you sent {} and {} or {}", request.head, STANDARD.encode(CANARY), url_escaped(CANARY))
 }
 
+/// Listens to all that this crate's dependencies say by `log` and `tracing`, in the finest grain.
+#[derive(Default)]
+struct Listener(Mutex<String>);
+
+static LISTENER: LazyLock<Listener> = LazyLock::new(Listener::default);
+
+impl Listener {
+    fn hear(&self, fields: impl FnOnce(&mut dyn tracing::field::Visit)) {
+        struct Fields<'a>(&'a mut String);
+        impl tracing::field::Visit for Fields<'_> {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                use std::fmt::Write;
+                let _ = write!(self.0, "{field}={value:?} ");
+            }
+        }
+        fields(&mut Fields(&mut self.0.lock().unwrap()));
+    }
+}
+
+impl log::Log for Listener {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.0.lock().unwrap().push_str(&format!("{} ", record.args()));
+    }
+
+    fn flush(&self) {}
+}
+
+impl tracing::Subscriber for &'static Listener {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        self.hear(|visit| span.record(visit));
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, values: &tracing::span::Record<'_>) {
+        self.hear(|visit| values.record(visit));
+    }
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        self.hear(|visit| event.record(visit));
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
 #[tokio::test]
-async fn no_error_event_or_debug_output_shows_a_secret() {
+async fn no_error_event_log_or_debug_output_shows_a_secret() {
+    log::set_logger(&*LISTENER).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
+    tracing::subscriber::set_global_default(&*LISTENER).unwrap();
     let refusing = quoting(|request| {
         let body = serde_json::json!({"error": {"message": quotes(request), "code": CANARY, "type": CANARY}, "message": quotes(request)});
         response("401 Unauthorized", "content-type: application/json\r\n", &body.to_string()).into_bytes()
@@ -101,6 +160,8 @@ async fn no_error_event_or_debug_output_shows_a_secret() {
             };
             let error = outcome.expect_err("none of them answers");
             clean(kind.name, &format!("{error} {error:?} {}", serde_json::to_string(error.body()).unwrap()));
+            // Who listens to everything hears something of each, and nothing of the secret.
+            clean("a log", &std::mem::take(&mut *LISTENER.0.lock().unwrap()));
             if let Ok(embedder) = Embedder::new(kind.name, 2, config(port)) {
                 let error = embedder.embed(&["a"]).await.unwrap_err();
                 clean(
@@ -109,6 +170,11 @@ async fn no_error_event_or_debug_output_shows_a_secret() {
                 );
             }
         }
+        let table = serde_json::json!({kind.name: {"base_url": format!("http://h/?token={}", url_escaped(CANARY)),
+            "api_key": CANARY, "headers": {"x-secret": CANARY}, "proxy": format!("http://u:{}@h", url_escaped(CANARY))}});
+        let router = Router::from_json(&table.to_string()).unwrap();
+        clean("the router", &format!("{router:?} {router:#?} {:?}", lomusai_core::llm::Router::providers(&router)));
+        clean("a kind", &format!("{kind:?}"));
         // Settings that are refused do not repeat what they hold.
         for spoil in [
             (|config| config.base_url = Some(format!("http://u:{CANARY}@h"))) as fn(&mut ProviderConfig),

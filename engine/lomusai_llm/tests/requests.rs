@@ -135,7 +135,13 @@ fn requests(kind: &str) -> Vec<ModelRequest> {
     };
     let base = |messages: Vec<Message>| {
         let mut request = ModelRequest::default();
-        request.model = if kind == "openai" { "gpt-5" } else { "m" }.into();
+        // Of those that take all that the API has.
+        request.model = match kind {
+            "openai" => "gpt-5",
+            "bedrock" => "anthropic.claude-sonnet-4-5-20250929-v1:0",
+            _ => "m",
+        }
+        .into();
         request.messages = messages.into_iter().map(Arc::new).collect();
         request
     };

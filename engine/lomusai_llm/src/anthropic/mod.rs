@@ -6,7 +6,7 @@ mod response;
 use lomusai_core::Result;
 use lomusai_core::schema::subset;
 
-use crate::question::{Question, Rule, Schemas};
+use crate::question::{Question, Rule, Schemas, is_old_claude};
 use crate::wire::{Fold, Post, Wire};
 
 /// The wire.
@@ -17,9 +17,11 @@ pub(crate) struct Messages;
 /// <https://docs.claude.com/en/docs/build-with-claude/structured-outputs>
 static SCHEMAS: Schemas = Schemas { tools: Rule::Told(&subset::OBJECT), output: Rule::Enforced(&subset::ANTHROPIC) };
 
+static OLD: Schemas = Schemas { tools: Rule::Told(&subset::OBJECT), output: Rule::Words };
+
 impl Wire for Messages {
-    fn schemas(&'static self, _model: &str) -> &'static Schemas {
-        &SCHEMAS
+    fn schemas(&'static self, model: &str) -> &'static Schemas {
+        if is_old_claude(model) { &OLD } else { &SCHEMAS }
     }
 
     fn post(&self, question: &Question<'_>) -> Result<Post> {

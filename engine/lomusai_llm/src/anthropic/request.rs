@@ -124,16 +124,21 @@ impl<'a> Writer<'a> {
             match part {
                 // Without its signature, or with another provider's, thinking is refused.
                 Part::Reasoning(_) if foreign => {}
-                Part::Reasoning(reasoning) => match (&reasoning.encrypted, &reasoning.signature) {
-                    (Some(data), _) => {
-                        blocks.push(Object::new().with("type", "redacted_thinking").with("data", data.as_str()).into());
+                Part::Reasoning(reasoning) => {
+                    let mut block = match (&reasoning.encrypted, &reasoning.signature) {
+                        (Some(data), _) => Object::new().with("type", "redacted_thinking").with("data", data.as_str()),
+                        (None, Some(signature)) => {
+                            let block =
+                                Object::new().with("type", "thinking").with("thinking", reasoning.text.as_str());
+                            block.with("signature", signature.as_str())
+                        }
+                        (None, None) => continue,
+                    };
+                    if let Some(Value::Object(fields)) = reasoning.provider.get(self.name) {
+                        block.merge(fields);
                     }
-                    (None, Some(signature)) => {
-                        let block = Object::new().with("type", "thinking").with("thinking", reasoning.text.as_str());
-                        blocks.push(block.with("signature", signature.as_str()).into());
-                    }
-                    (None, None) => {}
-                },
+                    blocks.push(block.into());
+                }
                 Part::ToolCall(call) => {
                     let mut block = Object::new().with("type", "tool_use").with("id", self.ids.of_call(call, foreign));
                     block.set("name", call.name.as_str());

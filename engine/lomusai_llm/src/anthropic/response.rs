@@ -41,9 +41,11 @@ pub(super) struct Answer {
 enum Block {
     Text {
         citations: Vec<Value>,
+        fields: Map<String, Value>,
     },
     Thinking {
         signature: String,
+        fields: Map<String, Value>,
     },
     Call {
         index: u32,
@@ -208,16 +210,20 @@ impl Answer {
                     Some(Value::Array(citations)) => citations,
                     _ => Vec::new(),
                 };
-                Block::Text { citations }
+                Block::Text { citations, fields: others(block) }
             }
             "thinking" => {
                 let text = text(&mut block, "thinking");
                 chunks.push_back(ModelChunk::Reasoning { text, signature: None, encrypted: None });
-                Block::Thinking { signature: self::text(&mut block, "signature") }
+                Block::Thinking { signature: self::text(&mut block, "signature"), fields: others(block) }
             }
             "redacted_thinking" => {
                 let data = text(&mut block, "data");
                 chunks.push_back(ModelChunk::Reasoning { text: String::new(), signature: None, encrypted: Some(data) });
+                let fields = others(block);
+                if !fields.is_empty() {
+                    self.attach(fields, chunks);
+                }
                 return Ok(());
             }
             "tool_use" => {
@@ -255,8 +261,8 @@ impl Answer {
                     chunks.push_back(ModelChunk::ToolCallDelta { index: *index, name: None, id: None, arguments });
                 }
             }
-            (Some(Block::Text { citations }), "citations_delta") => citations.extend(delta.remove("citation")),
-            (Some(Block::Thinking { signature }), "signature_delta") => {
+            (Some(Block::Text { citations, .. }), "citations_delta") => citations.extend(delta.remove("citation")),
+            (Some(Block::Thinking { signature, .. }), "signature_delta") => {
                 signature.push_str(&text(&mut delta, "signature"));
             }
             (_, "thinking_delta") => {
@@ -288,13 +294,23 @@ impl Answer {
 
     fn stop(&mut self, index: u64, chunks: &mut VecDeque<ModelChunk>) {
         match self.open.remove(&index) {
-            Some(Block::Text { citations }) if !citations.is_empty() => {
-                self.attach(Map::from_iter([("citations".to_owned(), citations.into())]), chunks);
-                self.after_text = false;
+            Some(Block::Text { citations, mut fields }) => {
+                if !citations.is_empty() {
+                    fields.insert("citations".to_owned(), citations.into());
+                }
+                if !fields.is_empty() {
+                    self.attach(fields, chunks);
+                    self.after_text = false;
+                }
             }
-            Some(Block::Thinking { signature }) if !signature.is_empty() => {
-                let signature = Some(signature);
-                chunks.push_back(ModelChunk::Reasoning { text: String::new(), signature, encrypted: None });
+            Some(Block::Thinking { signature, fields }) => {
+                if !signature.is_empty() {
+                    let signature = Some(signature);
+                    chunks.push_back(ModelChunk::Reasoning { text: String::new(), signature, encrypted: None });
+                }
+                if !fields.is_empty() {
+                    self.attach(fields, chunks);
+                }
             }
             Some(Block::Call { index, input, written }) if !written => {
                 let arguments = input.unwrap_or_else(|| "{}".into());
@@ -342,6 +358,12 @@ fn text(map: &mut Map<String, Value>, field: &str) -> String {
         Some(Value::String(text)) => text,
         _ => String::new(),
     }
+}
+
+/// What else a block says of itself, which goes back with it.
+fn others(mut block: Map<String, Value>) -> Map<String, Value> {
+    block.retain(|field, value| field != "type" && !value.is_null());
+    block
 }
 
 /// The arguments of a call as the server wrote them.

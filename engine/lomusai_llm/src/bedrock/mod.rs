@@ -6,7 +6,7 @@ mod response;
 use lomusai_core::Result;
 use lomusai_core::schema::subset;
 
-use crate::question::{Question, Rule, Schemas};
+use crate::question::{Question, Rule, Schemas, is_old_claude};
 use crate::wire::{Fold, Post, Wire};
 
 /// The wire.
@@ -17,12 +17,22 @@ pub(crate) struct Converse;
 /// <https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html>
 static SCHEMAS: Schemas = Schemas { tools: Rule::Told(&subset::OBJECT), output: Rule::Enforced(&subset::ANTHROPIC) };
 
-/// Amazon's own models take less.
-static OWN: Schemas = Schemas { tools: Rule::Told(&subset::BEDROCK), output: Rule::Enforced(&subset::ANTHROPIC) };
+/// Names of those that hold an answer to a schema.
+const HOLDS: [&str; 9] =
+    ["claude", "qwen", "deepseek", "mistral", "gemma", "nemotron", "minimax", "moonshot", "gpt-oss"];
+
+static TOLD: Schemas = Schemas { tools: Rule::Told(&subset::OBJECT), output: Rule::Words };
+
+/// Amazon's own models take less, and hold no answer to a schema.
+static OWN: Schemas = Schemas { tools: Rule::Told(&subset::BEDROCK), output: Rule::Words };
 
 impl Wire for Converse {
     fn schemas(&'static self, model: &str) -> &'static Schemas {
-        if model.contains("amazon.") { &OWN } else { &SCHEMAS }
+        match model {
+            _ if model.contains("amazon.") => &OWN,
+            _ if HOLDS.iter().any(|name| model.contains(name)) && !is_old_claude(model) => &SCHEMAS,
+            _ => &TOLD,
+        }
     }
 
     fn post(&self, question: &Question<'_>) -> Result<Post> {

@@ -152,6 +152,9 @@ impl<'a> Writer<'a> {
                 Part::Reasoning(reasoning) => {
                     let mut wire = Object::new().with("text", reasoning.text.as_str()).with("thought", true);
                     wire.optional("thoughtSignature", reasoning.signature.as_deref());
+                    if let Some(Value::Object(fields)) = reasoning.provider.get(self.name) {
+                        wire.merge(fields);
+                    }
                     parts.push(wire.into());
                 }
                 Part::ToolCall(call) => {

@@ -170,6 +170,10 @@ impl Answer {
         match (part.get("text"), part.get("functionCall"), part.get("inlineData")) {
             (Some(Value::String(text)), None, None) if thought => {
                 chunks.push_back(ModelChunk::Reasoning { text: text.clone(), signature, encrypted: None });
+                part.retain(|field, _| !matches!(field.as_str(), "text" | "thought" | "thoughtSignature"));
+                if !part.is_empty() {
+                    self.attach(part, chunks);
+                }
             }
             (Some(Value::String(text)), None, None) if !text.is_empty() => {
                 // A text that is signed is not mixed with one that is not.
@@ -202,6 +206,19 @@ impl Answer {
                 } else {
                     let arguments = Value::String(args(raw));
                     chunks.push_back(ModelChunk::ToolCall { name, arguments, id, signature });
+                    // What else it says of the call goes back with it.
+                    part.remove("thoughtSignature");
+                    if let Some(Value::Object(call)) = part.get_mut("functionCall") {
+                        call.retain(|field, value| {
+                            !matches!(field.as_str(), "id" | "name" | "args") && !value.is_null()
+                        });
+                        if call.is_empty() {
+                            part.remove("functionCall");
+                        }
+                    }
+                    if !part.is_empty() {
+                        self.attach(part, chunks);
+                    }
                 }
             }
             (None, None, Some(Value::Object(data))) if is_image(data) => {
