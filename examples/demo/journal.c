@@ -18,7 +18,7 @@ static void print_events(const char *json) {
     const char *type = strstr(at, "\"type\":\"");
     const char *end = type ? strchr(type + 8, '"') : NULL;
     if (end == NULL) return;
-    printf("  %2d %.*s\n", ++seq, (int)(end - type - 8), type + 8);
+    printf("c %2d %.*s\n", ++seq, (int)(end - type - 8), type + 8);
     at = end;
   }
 }
@@ -41,7 +41,7 @@ int main(int argc, char **argv) {
   print_events(text);
   lomusai_string_free(text);
   check(lomusai_engine_digest(engine, argv[2], &text, &err), err);
-  printf("  digest %s\n", text);
+  printf("digest %s\n", text);
   lomusai_string_free(text);
   check(lomusai_engine_close(engine, LOMUSAI_FOREVER, &err), err);
   lomusai_engine_free(engine);

@@ -1,4 +1,5 @@
-// The demo's second program: goes on with the run in Node. The agent itself is in the file; only the tool has to be here.
+// The demo's second program: goes on with the run in Node. The agent is in the file; only its tool, and its model if that is a script,
+// have to be here.
 import { Engine, scriptedModel, tool } from '@lomusai/node';
 
 const [path, runId] = process.argv.slice(2);
@@ -7,23 +8,28 @@ const refund = tool({
   description: 'Pays an order back.',
   inputSchema: {
     type: 'object',
-    properties: { order: { type: 'string' }, cents: { type: 'integer' } },
-    required: ['order', 'cents'],
+    properties: {
+      order: { type: 'string', pattern: '^[A-Z]-[0-9]{2}$' },
+      cents: { type: 'integer', minimum: 1, maximum: 5000 },
+      reason: { enum: ['broken', 'late', 'lost'] },
+    },
+    required: ['order', 'cents', 'reason'],
     additionalProperties: false,
   },
   requireApproval: true,
   execute: ({ order, cents }, ctx) => {
-    console.log(`  refund runs in Node, under the key ${ctx.idempotencyKey}`);
+    console.log(`node refund runs, under the key ${ctx.idempotencyKey}`);
     return `${cents} cents paid back for ${order}`;
   },
 });
 const script = [
-  { says: 'Let me look that up. ', calls: [{ name: 'refund', arguments: { order: 'A-17', cents: 1299 } }] },
-  { says: 'Done: order A-17 is refunded.', usage: { input: 60, output: 8 } },
+  { calls: [{ name: 'refund', arguments: { order: 'A-17', cents: 1299, reason: 'broken' } }] },
+  { says: 'I paid back 12.99 for order A-17.' },
 ];
 
 const engine = new Engine({ path });
-engine.register(refund, scriptedModel(script, { name: 'model' }));
+engine.register(refund, scriptedModel(script, { name: 'refunds' }));
+console.log('you Approved.');
 const result = await engine.approve(runId);
-console.log(`  clerk: ${result.text}`);
+console.log(`model ${result.text.trim().replaceAll('\n', ' ')}`);
 await engine.close();

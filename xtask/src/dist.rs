@@ -1,5 +1,5 @@
 //! `cargo xtask dist`: what is published, in target/dist: the wheel, the npm packages and the C archive, each tried once; their symbols
-//! apart, a bill of materials for each, sizes and checksums.
+//! apart, a bill of materials for each, sizes and checksums. With `--local` also the packages with models in the process.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,41 +7,86 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::edition::Edition;
+use crate::files::{copy, fresh};
 use crate::shell::Shell;
+use crate::suites::examples::code_block;
 use crate::suites::{c, node, python};
 
 /// Largest shared C library in bytes, without its symbols. What made it larger has to be looked at before this is raised.
 const LIBRARY_MAX: u64 = 10_000_000;
 
+pub(crate) const USAGE: &str = "[--local]";
+
 pub(crate) fn run(shell: &Shell, arguments: &[&str]) -> Result<(), String> {
-    if let Some(other) = arguments.first() {
-        return Err(format!("unknown argument `{other}`: cargo xtask dist"));
-    }
+    let local = match arguments {
+        [] => false,
+        ["--local"] => true,
+        other => return Err(format!("unknown argument `{}`: cargo xtask dist {USAGE}", other.join(" "))),
+    };
     for (program, package) in [("objcopy", "binutils"), ("sha256sum", "coreutils"), ("tar", "tar")] {
         shell.need(program, package)?;
     }
-    let dist = Dist { shell, folder: shell.target().join("dist"), build: shell.target().join("shipping") };
-    let _ = fs::remove_dir_all(&dist.folder);
-    make(&dist.folder)?;
-    let archive = dist.c_archive()?;
-    let packages = dist.node_packages()?;
-    let wheel = dist.wheel()?;
+    let folder = shell.target().join("dist");
+    fresh(&folder)?;
+    let usual = Dist::new(shell, Edition::Usual, &folder);
+    let archive = usual.c_archive()?;
+    let packages = usual.node_packages()?;
+    let wheel = usual.wheel()?;
     c::unpacked(shell, &archive)?;
-    node::installed(shell, &packages)?;
-    python::installed(shell, &wheel)?;
-    dist.list()
+    let readme = fs::read_to_string(shell.root().join("README.md")).map_err(|e| format!("README.md: {e}"))?;
+    let program =
+        |language: &str| code_block(&readme, language).ok_or(format!("README.md has no program in {language}"));
+    node::installed(shell, &packages, program("js")?, "1 + 2 is 3.")?;
+    python::installed(shell, &[&wheel], program("python")?, "1 + 2 is 3.")?;
+    if local {
+        shell.need_llama()?;
+        let local = Dist::new(shell, Edition::Local, &folder);
+        let archive = local.c_archive()?;
+        let parts = local.node_packages()?;
+        let part = local.wheel()?;
+        c::unpacked(shell, &archive)?;
+        // Beside the usual packages: they find them.
+        node::installed(shell, &[packages, parts].concat(), HAS_MODELS_NODE, "configured: true")?;
+        python::installed(shell, &[&wheel, &part], HAS_MODELS_PYTHON, "configured: true")?;
+    }
+    list(shell, &folder)
 }
+
+/// Programs that see whether they have models in the process.
+const HAS_MODELS_PYTHON: &str = "\
+from lomusai import Engine
+
+with Engine() as engine:
+    [local] = [model for model in engine.models() if model['provider'] == 'local']
+    print('configured:', str(local['configured']).lower())
+";
+const HAS_MODELS_NODE: &str = "\
+import { Engine } from '@lomusai/node';
+
+const engine = new Engine();
+const local = (await engine.models()).find((model) => model.provider === 'local');
+console.log(`configured: ${local.configured}`);
+await engine.close();
+";
 
 struct Dist<'a> {
     shell: &'a Shell,
+    edition: Edition,
     folder: PathBuf,
     build: PathBuf,
 }
 
-impl Dist<'_> {
+impl<'a> Dist<'a> {
+    fn new(shell: &'a Shell, edition: Edition, folder: &Path) -> Self {
+        let build = edition.shipping(shell);
+        Self { shell, edition, folder: folder.to_owned(), build }
+    }
+
     /// Builds one package alone: beside others it would get what they ask of shared crates too. Gives the folder of the libraries.
     fn built(&self, package: &str) -> Result<PathBuf, String> {
         let mut cargo = self.shell.cargo(&["build", "--locked", "--profile", "shipped", "--package", package]);
+        cargo.args(self.edition.features());
         self.shell.run(self.in_shipping(&mut cargo))?;
         Ok(self.build.join("shipped"))
     }
@@ -78,12 +123,13 @@ impl Dist<'_> {
     fn c_archive(&self) -> Result<PathBuf, String> {
         let shell = self.shell;
         let version = env!("CARGO_PKG_VERSION");
-        let name = format!("lomusai-c-{version}-{}-{}", std::env::consts::ARCH, std::env::consts::OS);
+        let kind = if self.edition == Edition::Local { "c-local" } else { "c" };
+        let name = format!("lomusai-{kind}-{version}-{}-{}", std::env::consts::ARCH, std::env::consts::OS);
         let (built, staged, libraries) = (self.built("mlomusai")?, self.folder.join(&name), self.build.join("c"));
         let shared = format!("{}mlomusai{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
         self.stripped(&built.join(&shared), &libraries.join(&shared), &name)?;
         let size = fs::metadata(libraries.join(&shared)).map_or(0, |file| file.len());
-        if size > LIBRARY_MAX {
+        if self.edition == Edition::Usual && size > LIBRARY_MAX {
             return Err(format!("{shared} has {size} bytes, more than {LIBRARY_MAX}: see what made it larger"));
         }
         println!("{shared} without its symbols: {:.2} MB", size as f64 / 1e6);
@@ -117,33 +163,39 @@ impl Dist<'_> {
     fn node_packages(&self) -> Result<Vec<PathBuf>, String> {
         let built = node::library(&self.built("lomusai_node")?);
         let library = self.build.join("node").join(built.file_name().expect("a library has a name"));
-        let name = format!("lomusai-node-{}-{}", env!("CARGO_PKG_VERSION"), node::platform(self.shell)?);
+        let kind = if self.edition == Edition::Local { "local" } else { "node" };
+        let name = format!("lomusai-{kind}-{}-{}", env!("CARGO_PKG_VERSION"), node::platform(self.shell)?);
         self.stripped(&built, &library, &name)?;
         self.materials("lomusai_node", &name)?;
-        node::pack(self.shell, &library, &self.folder)
+        node::pack(self.shell, self.edition, &library, &self.folder)
     }
 
     fn wheel(&self) -> Result<PathBuf, String> {
-        let folder = self.build.join("wheels");
-        let _ = fs::remove_dir_all(&folder);
-        let (python, mut maturin) = python::maturin(self.shell, "shipped", &folder)?;
-        self.shell.run(self.in_shipping(maturin.arg("--strip=false")))?;
-        let built = python::wheel_in(&folder)?;
-        let name = built.file_name().expect("a wheel has a name").to_string_lossy().into_owned();
-        let (wheel, library) = (self.folder.join(&name), self.build.join("python/lib_lomusai.so"));
+        let wheels = self.build.join("wheels");
+        fresh(&wheels)?;
+        let (python, mut maturin) = python::maturin(self.shell, "shipped", &wheels)?;
+        maturin.arg("--strip=false").args(self.edition.features());
+        self.shell.run(self.in_shipping(&mut maturin))?;
+        let mut wheel = python::wheel_in(&wheels)?;
+        if self.edition == Edition::Local {
+            wheel = python::local_wheel(self.shell, &python, &wheel, &wheels)?;
+        }
+        let name = wheel.file_name().expect("a wheel has a name").to_string_lossy().into_owned();
+        let (published, library) = (self.folder.join(&name), self.build.join("python/lib_lomusai.so"));
         let symbols = name.trim_end_matches(".whl");
         self.stripped(&self.build.join("shipped/lib_lomusai.so"), &library, symbols)?;
-        fs::copy(&built, &wheel).map_err(|e| format!("{}: {e}", built.display()))?;
+        copy(&wheel, &published)?;
         let mut repack = self.shell.command(&python);
-        repack.arg("bindings/python/scripts/repack_wheel.py").arg(&wheel).arg(&library);
+        repack.arg("bindings/python/scripts/repack_wheel.py").arg(&published).arg(&library);
         self.shell.run(repack)?;
         self.materials("lomusai_python", symbols)?;
-        Ok(wheel)
+        Ok(published)
     }
 
     /// A bill of materials in CycloneDX: every crate that is compiled into a package, with its licence.
     fn materials(&self, package: &str, name: &str) -> Result<(), String> {
         let mut tree = self.shell.cargo(&["tree", "--locked", "--package", package, "--edges", "normal"]);
+        tree.args(self.edition.features());
         tree.args(["--prefix", "none", "--no-dedupe", "--format", "{p}\t{l}"]);
         let output = tree.output().map_err(|e| format!("cargo tree: {e}"))?;
         if !output.status.success() {
@@ -179,43 +231,49 @@ impl Dist<'_> {
         let text = serde_json::to_string_pretty(&bill).expect("a tree of JSON is JSON");
         fs::write(&path, text + "\n").map_err(|e| format!("{}: {e}", path.display()))
     }
+}
 
-    /// Sizes, checksums, and the oldest system that the libraries run on.
-    fn list(&self) -> Result<(), String> {
-        let mut files: Vec<PathBuf> = fs::read_dir(&self.folder)
-            .map_err(|e| format!("{}: {e}", self.folder.display()))?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| path.is_file())
-            .collect();
-        files.sort();
-        let mut sums = self.shell.command("sha256sum");
-        sums.current_dir(&self.folder).args(files.iter().filter_map(|path| path.file_name()));
-        let sums = sums.output().map_err(|e| format!("sha256sum: {e}"))?.stdout;
-        fs::write(self.folder.join("SHA256SUMS"), &sums).map_err(|e| format!("SHA256SUMS: {e}"))?;
-        for path in &files {
-            let bytes = fs::metadata(path).map_or(0, |file| file.len());
-            println!("{:>8.2} MB  {}", bytes as f64 / 1e6, path.file_name().unwrap_or_default().to_string_lossy());
-        }
-        if let Some(version) = self.glibc()? {
-            println!("needs glibc {version} or later: that of the machine it is built on decides");
-        }
-        println!("in {}, with SHA256SUMS", self.folder.display());
-        Ok(())
+/// Sizes, checksums, and the oldest system that the libraries run on.
+fn list(shell: &Shell, folder: &Path) -> Result<(), String> {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        .map_err(|e| format!("{}: {e}", folder.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.is_file())
+        .collect();
+    files.sort();
+    let mut sums = shell.command("sha256sum");
+    sums.current_dir(folder).args(files.iter().filter_map(|path| path.file_name()));
+    let sums = sums.output().map_err(|e| format!("sha256sum: {e}"))?.stdout;
+    fs::write(folder.join("SHA256SUMS"), &sums).map_err(|e| format!("SHA256SUMS: {e}"))?;
+    for path in &files {
+        let bytes = fs::metadata(path).map_or(0, |file| file.len());
+        println!("{:>8.2} MB  {}", bytes as f64 / 1e6, path.file_name().unwrap_or_default().to_string_lossy());
     }
+    if let Some(version) = glibc(shell)? {
+        println!("needs glibc {version} or later: that of the machine it is built on decides");
+    }
+    println!("in {}, with SHA256SUMS", folder.display());
+    Ok(())
+}
 
-    /// The newest version of glibc's symbols that a library asks for.
-    fn glibc(&self) -> Result<Option<String>, String> {
-        let mut versions: Vec<Vec<u32>> = Vec::new();
+/// The newest version of glibc's symbols that a library asks for.
+fn glibc(shell: &Shell) -> Result<Option<String>, String> {
+    let mut versions: Vec<Vec<u32>> = Vec::new();
+    for edition in [Edition::Usual, Edition::Local] {
         for library in ["c/libmlomusai.so", "node/liblomusai_node.so", "python/lib_lomusai.so"] {
-            let mut objdump = self.shell.command("objdump");
-            objdump.arg("-T").arg(self.build.join(library));
+            let library = edition.shipping(shell).join(library);
+            if !library.exists() {
+                continue;
+            }
+            let mut objdump = shell.command("objdump");
+            objdump.arg("-T").arg(library);
             let output = objdump.output().map_err(|e| format!("objdump: {e}"))?;
             let text = String::from_utf8_lossy(&output.stdout);
             let asked = text.split("(GLIBC_").skip(1).filter_map(|rest| rest.split_once(')'));
             versions.extend(asked.map(|(version, _)| version.split('.').flat_map(str::parse).collect()));
         }
-        Ok(versions.into_iter().max().map(|v| v.iter().map(u32::to_string).collect::<Vec<_>>().join(".")))
     }
+    Ok(versions.into_iter().max().map(|v| v.iter().map(u32::to_string).collect::<Vec<_>>().join(".")))
 }
 
 fn make(folder: &Path) -> Result<(), String> {

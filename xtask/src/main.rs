@@ -10,6 +10,8 @@ mod codegen;
 mod crash;
 mod demo;
 mod dist;
+mod edition;
+mod files;
 mod shell;
 mod soak;
 mod suites;
@@ -47,7 +49,7 @@ const TASKS: &[Task] = &[
     Task { name: "demo", usage: demo::USAGE, help: "one run in three programs: Python, Node, C", run: demo::run },
     Task {
         name: "dist",
-        usage: "",
+        usage: dist::USAGE,
         help: "the wheel, the npm packages and the C archive, in target/dist",
         run: dist::run,
     },

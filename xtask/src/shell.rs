@@ -1,7 +1,7 @@
 //! Running other programs: in the checkout, without stdin, with what they print seen at once.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -12,12 +12,30 @@ use crate::watch;
 /// Where tasks work.
 pub(crate) struct Shell {
     root: PathBuf,
+    output: Output,
+}
+
+/// What people see of the programs that are run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Output {
+    /// All of it.
+    Shown,
+    /// Nothing, unless one fails.
+    Kept,
+    /// The last line, which the next one takes the place of; all of it if one fails.
+    Last,
 }
 
 impl Shell {
     pub(crate) fn new() -> Self {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-        Self { root: manifest.parent().expect("xtask is one folder below the root").to_path_buf() }
+        let root = manifest.parent().expect("xtask is one folder below the root").to_path_buf();
+        Self { root, output: Output::Shown }
+    }
+
+    /// The same, but what programs print is only seen where one fails. `moving`: their last line is seen while they run.
+    pub(crate) fn quiet(&self, moving: bool) -> Self {
+        Self { root: self.root.clone(), output: if moving { Output::Last } else { Output::Kept } }
     }
 
     /// The checkout.
@@ -63,6 +81,7 @@ impl Shell {
     pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(arguments);
+        self.cached(&mut command);
         command
     }
 
@@ -79,6 +98,31 @@ impl Shell {
         command.arg("--quiet").args(targets).args(["--example", "hello"]);
         self.run(command)?;
         Ok(self.target().join("debug"))
+    }
+
+    /// Has what a build compiles in C and C++ kept in a cache, where there is one: llama.cpp is built for each of cargo's folders and
+    /// profiles, and only the first time takes minutes then.
+    pub(crate) fn cached(&self, build: &mut Command) {
+        if found("ccache") {
+            build.env("CMAKE_C_COMPILER_LAUNCHER", "ccache").env("CMAKE_CXX_COMPILER_LAUNCHER", "ccache");
+        }
+    }
+
+    /// Makes sure that llama.cpp can be built: what the feature `local` needs.
+    pub(crate) fn need_llama(&self) -> Result<(), String> {
+        self.need("c++", "g++")?;
+        self.need("cmake", "cmake")?;
+        self.need("make", "make")?;
+        // Its headers are read with libclang, which has no program; the compiler, whose own headers are read along, has.
+        self.need("clang", "clang")?;
+        if cfg!(target_os = "linux") && std::env::var_os("LIBCLANG_PATH").is_none() && !libclang() {
+            self.install("libclang-dev").map_err(|why| {
+                format!("libclang is missing: install the system package `libclang-dev`, or set LIBCLANG_PATH ({why})")
+            })?;
+        }
+        // It only saves time.
+        let _ = self.need("ccache", "ccache");
+        Ok(())
     }
 
     /// Makes sure that a program is there: installs its Debian package where that is possible, or says what to install.
@@ -184,9 +228,48 @@ impl Shell {
     /// Runs a program whose output people want to see.
     pub(crate) fn run(&self, command: Command) -> Result<(), String> {
         let shown = shown(&command);
-        let (status, _) = stream(command, None)?;
-        if status.success() { Ok(()) } else { Err(format!("{shown}: {status}")) }
+        let (status, said) = match self.output {
+            Output::Shown => (stream(command, None)?.0, String::new()),
+            output => kept(command, output == Output::Last)?,
+        };
+        if status.success() { Ok(()) } else { Err(format!("{said}{shown}: {status}")) }
     }
+}
+
+/// Runs a program and gives what it printed. `moving`: its last line is shown meanwhile, in dim letters behind what stands there.
+fn kept(mut command: Command, moving: bool) -> Result<(ExitStatus, String), String> {
+    let shown = shown(&command);
+    let (read, write) = std::io::pipe().map_err(|e| format!("{shown}: {e}"))?;
+    let second = write.try_clone().map_err(|e| format!("{shown}: {e}"))?;
+    let mut child =
+        command.stdout(write).stderr(second).spawn().map_err(|e| format!("{shown}: cannot be started: {e}"))?;
+    // Its ends of the pipe are closed with the command: the output ends with the program.
+    drop(command);
+    let mut said = String::new();
+    for line in BufReader::new(read).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line).into_owned();
+        if moving {
+            let short: String = line.trim().chars().take(60).collect();
+            // Where the cursor was is remembered: each line takes the place of the last.
+            print!("\x1b7\x1b[2m{short}\x1b[0m\x1b[K\x1b8");
+            let _ = std::io::stdout().flush();
+        }
+        said.push_str(&line);
+        said.push('\n');
+    }
+    let status = child.wait().map_err(|e| format!("{shown}: {e}"))?;
+    Ok((status, said))
+}
+
+/// Whether clang's library is where it is looked for.
+fn libclang() -> bool {
+    let listed = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let llvm = listed("/usr/lib".into()).filter(|path| path.to_string_lossy().contains("llvm"));
+    let systems = ["/usr/lib", "/usr/lib64", "/usr/local/lib"].map(PathBuf::from).into_iter();
+    let machine = PathBuf::from(format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH));
+    systems.chain([machine]).chain(llvm.map(|path| path.join("lib"))).any(|folder| {
+        listed(folder).any(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libclang")))
+    })
 }
 
 /// Runs a program, shows what it prints as it prints it, and counts what its lines say.

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::shell::{Shell, stream};
-use crate::suites::SUITES;
+use crate::suites::{NAMED, SUITES};
 use crate::tally::{Reader, Tally};
 use crate::watch;
 
@@ -101,14 +101,18 @@ pub(crate) fn run(shell: &Shell, arguments: &[&str]) -> Result<(), String> {
             other => return Err(format!("unknown argument `{other}`: cargo xtask test {USAGE}")),
         }
     }
-    if let Some(unknown) = only.iter().find(|name| !SUITES.iter().any(|suite| suite.name == **name)) {
-        let known: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
+    let all = || SUITES.iter().chain(NAMED);
+    if let Some(unknown) = only.iter().find(|name| !all().any(|suite| suite.name == **name)) {
+        let known: Vec<&str> = all().map(|suite| suite.name).collect();
         return Err(format!("there is no suite `{unknown}`: there are {}", known.join(", ")));
     }
     // A suite takes some minutes on an idle machine, the first one most, since it builds.
     let minutes = watch::minutes(if full { 120.0 } else { 25.0 })?;
-    let chosen = SUITES.iter().filter(|suite| only.is_empty() || only.contains(&suite.name));
-    summary(&chosen.map(|suite| one(shell, suite, full, minutes)).collect::<Vec<_>>())
+    let chosen: Vec<&Suite> = match &only[..] {
+        [] => SUITES.iter().collect(),
+        only => all().filter(|suite| only.contains(&suite.name)).collect(),
+    };
+    summary(&chosen.into_iter().map(|suite| one(shell, suite, full, minutes)).collect::<Vec<_>>())
 }
 
 /// Runs one suite to its end, or for so many minutes.

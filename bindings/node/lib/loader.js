@@ -28,6 +28,8 @@ function load() {
   const name = platform();
   const file = path.join(__dirname, '..', 'native', `lomusai.${name}.node`);
   if (fs.existsSync(file)) return require(file);
+  const local = withModels(name);
+  if (local) return local;
   const name_ = `@lomusai/node-${name}`;
   try {
     return require(name_);
@@ -39,6 +41,22 @@ function load() {
       { cause: error },
     );
   }
+}
+
+/** The compiled part with models in the process, where the package that has it is installed. */
+function withModels(name) {
+  let manifest;
+  try {
+    manifest = require('@lomusai/local/package.json');
+  } catch (error) {
+    if (error.code === 'MODULE_NOT_FOUND') return null;
+    throw error;
+  }
+  const own = require('../package.json').version;
+  if (manifest.version !== own) {
+    throw new Error(`@lomusai/local ${manifest.version} does not fit @lomusai/node ${own}: npm install @lomusai/local@${own}`);
+  }
+  return require('@lomusai/local').load(name);
 }
 
 module.exports = { load, platform };

@@ -43,3 +43,25 @@ test('the packed packages install in a clean folder and run as ESM and CommonJS'
     fs.rmSync(folder, { recursive: true, force: true });
   }
 });
+
+test('the compiled part with models in the process is taken where it is installed, in the same version', () => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'lomusai-'));
+  const { version } = require('../package.json');
+  const own = path.join(folder, 'node_modules/@lomusai/node');
+  const local = path.join(folder, 'node_modules/@lomusai/local');
+  const load = (as) => {
+    fs.writeFileSync(path.join(local, 'package.json'), JSON.stringify({ name: '@lomusai/local', version: as }));
+    const program = `console.log(require(${JSON.stringify(path.join(own, 'lib/loader.js'))}).load())`;
+    return execFileSync(process.execPath, ['-e', program], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+  };
+  try {
+    fs.cpSync(path.join(__dirname, '../lib'), path.join(own, 'lib'), { recursive: true });
+    fs.copyFileSync(path.join(__dirname, '../package.json'), path.join(own, 'package.json'));
+    fs.mkdirSync(local, { recursive: true });
+    fs.writeFileSync(path.join(local, 'index.js'), 'exports.load = (platform) => `taken for ${platform}`;\n');
+    assert.equal(load(version), `taken for ${platform()}\n`);
+    assert.throws(() => load('0.0.1'), new RegExp(`@lomusai/local 0.0.1 does not fit @lomusai/node ${version}: npm install`));
+  } finally {
+    fs.rmSync(folder, { recursive: true, force: true });
+  }
+});

@@ -86,3 +86,22 @@ def test_importing_is_quick_and_brings_no_asyncio() -> None:
     program = "import sys, lomusai; print('asyncio' in sys.modules, 'pydantic' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "False False\n"
+
+
+def with_local(folder: Path, version: str) -> subprocess.CompletedProcess[str]:
+    """Imports the package where one with models in the process seems to be installed beside it."""
+    package = folder / "lomusai_local"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"__version__ = {version!r}\n")
+    (package / "_lomusai.py").write_text("raise SystemExit('taken')\n")
+    program = f"import sys; sys.path.insert(0, {str(folder)!r}); import lomusai"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_compiled_part_with_models_is_taken_where_it_is_installed(tmp_path: Path) -> None:
+    assert with_local(tmp_path, lomusai.__version__).stderr == "taken\n"
+
+
+def test_a_compiled_part_of_another_version_is_refused(tmp_path: Path) -> None:
+    said = with_local(tmp_path, "0.0.1").stderr
+    assert f"lomusai-local 0.0.1 does not fit lomusai {lomusai.__version__}: pip install" in said, said

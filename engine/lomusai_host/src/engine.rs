@@ -163,6 +163,8 @@ impl HostEngine {
                 let config = serde_json::from_value(Value::Object(fields)).map_err(wrong)?;
                 engine.register_provider(name, lomusai::llm::local::LocalModels::new(config))
             }
+            #[cfg(not(feature = "local"))]
+            "local" => Err(lomusai::llm::Router::local_missing()),
             "" => {
                 let message =
                     format!("the settings of provider `{name}` have no `type`: `scripted`, or a kind such as `openai`");

@@ -76,7 +76,7 @@ impl Router {
                 #[cfg(feature = "local")]
                 router.local.insert(name.clone(), Deserialize::deserialize(Value::Object(fields)).map_err(wrong)?);
                 #[cfg(not(feature = "local"))]
-                return Err(no_local());
+                return Err(Self::local_missing());
                 #[cfg(feature = "local")]
                 continue;
             }
@@ -113,12 +113,16 @@ impl Router {
 }
 
 #[cfg(not(feature = "local"))]
-fn no_local() -> Error {
-    Error::new(
-        codes::PROVIDER_UNKNOWN,
-        "this build has no models of its own: use the full package, or build with the feature `local`",
-    )
-    .with("provider", LOCAL)
+impl Router {
+    /// What a build without models in the process says when it is asked for one: how to get the build that has them.
+    pub fn local_missing() -> Error {
+        Error::new(
+            codes::PROVIDER_UNKNOWN,
+            "this build of Lomusai has no models in the process. Get the one that has: `pip install lomusai-local`, \
+             `npm install @lomusai/local`, the C archive `lomusai-c-local`, or in Rust the feature `local` of the crate `lomusai`",
+        )
+        .with("provider", LOCAL)
+    }
 }
 
 impl llm::Router for Router {
@@ -129,7 +133,7 @@ impl llm::Router for Router {
         }
         #[cfg(not(feature = "local"))]
         if name == LOCAL && !self.table.contains_key(name) {
-            return Err(no_local());
+            return Err(Self::local_missing());
         }
         let Some((kind, config)) = self.entry(name) else { return Ok(None) };
         Ok(Some(Arc::new(Provider::new(kind, config)?)))
@@ -151,7 +155,7 @@ impl llm::Router for Router {
             all.extend(locals.map(|name| (name.to_owned(), None)));
         }
         #[cfg(not(feature = "local"))]
-        all.push((LOCAL.to_owned(), Some(no_local().body().message.clone())));
+        all.push((LOCAL.to_owned(), Some(Self::local_missing().body().message.clone())));
         all.sort_unstable();
         all.dedup_by(|one, other| one.0 == other.0);
         all

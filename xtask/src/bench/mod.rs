@@ -1,12 +1,11 @@
 //! `cargo xtask bench`: builds with optimisation into `target/bench`, runs the programs in `benches/`, prints one table each.
 
 pub(crate) mod instructions;
+mod local;
 mod peers;
 mod scaling;
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -14,12 +13,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::files::{copy, copy_tree, fresh};
 use crate::shell::Shell;
+use crate::suites::{node, python};
 
 pub(crate) const USAGE: &str = "[NAME] [--json] [--update]";
 
 /// Benchmarks that are more than programs whose cases are compared.
-const OTHERS: [&str; 3] = ["peers", "scaling", "instructions"];
+const OTHERS: [&str; 4] = ["peers", "scaling", "instructions", "local"];
 
 /// A benchmark: programs in several languages, named after it, that print a [`Line`] per case.
 struct Bench {
@@ -112,6 +113,15 @@ pub(crate) fn run(shell: &Shell, words: &[&str]) -> Result<(), String> {
         return report.end();
     }
     let kitchen = Kitchen { shell, folder: shell.target().join("bench") };
+    // It needs nothing of the others, and is asked for by name: it downloads models and builds llama.cpp.
+    if name == Some("local") {
+        let figures = local::measure(&kitchen)?;
+        report.add("local", figures.json(), || {
+            figures.print();
+            Ok(())
+        })?;
+        return report.end();
+    }
     kitchen.build(name)?;
     for bench in BENCHES.iter().filter(|bench| wanted(bench.name)) {
         let programs: Vec<Command> =
@@ -284,14 +294,8 @@ impl Kitchen<'_> {
 
     /// The package as a wheel has it, found by the path.
     fn python_site(&self) -> Result<PathBuf, String> {
-        self.shell.need("python3", "python3")?;
-        let site = self.fresh("python")?;
-        copy_tree(&self.shell.root().join("bindings/python/python/lomusai"), &site.join("lomusai"))?;
-        copy(&self.folder.join("release/lib_lomusai.so"), &site.join("lomusai/_lomusai.abi3.so"))?;
-        // As pip does when it installs: an import must not be measured with the compiler.
-        let mut compile = self.shell.command("python3");
-        compile.args(["-m", "compileall", "-q"]).arg(&site);
-        self.shell.run(compile)?;
+        let site = self.folder.join("python");
+        python::laid_out(self.shell, &self.folder.join("release"), &site)?;
         Ok(site)
     }
 
@@ -306,54 +310,15 @@ impl Kitchen<'_> {
     fn node_folder(&self, programs: &Path) -> Result<PathBuf, String> {
         self.shell.need("node", "nodejs")?;
         let folder = self.fresh("node")?;
-        let (bindings, package) = (self.shell.root().join("bindings/node"), folder.join("node_modules/@lomusai/node"));
-        copy_tree(&bindings.join("lib"), &package.join("lib"))?;
-        for file in ["index.js", "index.mjs", "package.json"] {
-            copy(&bindings.join(file), &package.join(file))?;
-        }
         copy_tree(programs, &folder)?;
-        let mut platform = self.shell.command("node");
-        let library = package.join("lib/loader.js");
-        platform.args(["-p", "require(process.argv[1]).platform()"]).arg(library);
-        let output = platform.output().map_err(|e| format!("node: {e}"))?;
-        let platform = String::from_utf8_lossy(&output.stdout);
-        let native = package.join("native").join(format!("lomusai.{}.node", platform.trim()));
-        copy(&self.folder.join("release/liblomusai_node.so"), &native)?;
+        node::laid_out(self.shell, &self.folder.join("release"), &folder)?;
         Ok(folder)
     }
 
     /// An empty folder: what an earlier checkout left there must not be measured.
     fn fresh(&self, name: &str) -> Result<PathBuf, String> {
         let folder = self.folder.join(name);
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        fresh(&folder)?;
         Ok(folder)
     }
-}
-
-fn copy(from: &Path, to: &Path) -> Result<(), String> {
-    let parent = to.parent().expect("a file is in a folder");
-    fs::create_dir_all(parent)
-        .and_then(|()| fs::copy(from, to))
-        .map(drop)
-        .map_err(|e| format!("{} to {}: {e}", from.display(), to.display()))
-}
-
-fn copy_tree(from: &Path, to: &Path) -> Result<(), String> {
-    let entries = fs::read_dir(from).map_err(|e| format!("{}: {e}", from.display()))?;
-    for entry in entries {
-        let path = entry.map_err(|e| format!("{}: {e}", from.display()))?.path();
-        let name = path.file_name().expect("an entry has a name");
-        if name == OsStr::new("__pycache__") {
-            continue;
-        }
-        let to = to.join(name);
-        if path.is_dir() {
-            copy_tree(&path, &to)?;
-        } else if fs::read(&path).ok() != fs::read(&to).ok() {
-            // What is there already keeps its time, so that nothing is built again.
-            copy(&path, &to)?;
-        }
-    }
-    Ok(())
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::examples::code_block;
+use crate::edition::Edition;
+use crate::files::fresh;
 use crate::shell::Shell;
 use crate::soak::{self, Counter};
 use crate::tally::Reader;
@@ -56,7 +58,7 @@ pub(crate) fn run(shell: &Shell, report: &mut Report) -> Result<(), String> {
     needs(shell)?;
     let folder = folder(shell)?;
     let root = shell.root().to_path_buf();
-    library(shell)?;
+    library(shell, Edition::Usual)?;
     symbols(shell, report)?;
     headers(shell, report, &folder)?;
 
@@ -105,8 +107,8 @@ fn readme(shell: &Shell, report: &mut Report, folder: &Path) -> Result<(), Strin
 }
 
 /// The folder with the shared and the static library, built from what is there now.
-pub(crate) fn library(shell: &Shell) -> Result<PathBuf, String> {
-    let folder = shell.build(&["--lib"])?;
+pub(crate) fn library(shell: &Shell, edition: Edition) -> Result<PathBuf, String> {
+    let folder = edition.c_library(shell)?;
     // Programs look for it by the name inside it; cargo makes only the other one.
     let name = folder.join(format!("libmlomusai.so.{ABI}"));
     if cfg!(target_os = "linux") && !name.exists() {
@@ -118,8 +120,13 @@ pub(crate) fn library(shell: &Shell) -> Result<PathBuf, String> {
 
 /// Compiles one C program against the library of the checkout, so that it runs from anywhere.
 pub(crate) fn compile(shell: &Shell, source: &Path, program: &Path) -> Result<(), String> {
+    compile_with(shell, Edition::Usual, source, program)
+}
+
+/// As [`compile`], against either edition of the library.
+pub(crate) fn compile_with(shell: &Shell, edition: Edition, source: &Path, program: &Path) -> Result<(), String> {
     shell.need("gcc", "gcc")?;
-    let library = library(shell)?;
+    let library = library(shell, edition)?;
     let mut command = compiler(shell, "gcc", "c11");
     command.arg("-g").arg(format!("-I{}", shell.root().join("include").display()));
     command.arg(source).arg("-o").arg(program);
@@ -156,7 +163,7 @@ fn folder(shell: &Shell) -> Result<PathBuf, String> {
 fn symbols(shell: &Shell, report: &mut Report) -> Result<(), String> {
     let promised = fs::read_to_string(shell.root().join("ffi/symbols.txt")).map_err(|e| format!("symbols.txt: {e}"))?;
     let mut nm = shell.command("nm");
-    nm.args(["-D", "--defined-only"]).arg(library(shell)?.join("libmlomusai.so"));
+    nm.args(["-D", "--defined-only"]).arg(library(shell, Edition::Usual)?.join("libmlomusai.so"));
     let output = nm.output().map_err(|e| format!("nm: {e}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut exported: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().last()).collect();
@@ -195,7 +202,11 @@ fn installed(shell: &Shell, report: &mut Report, folder: &Path) -> Result<(), St
     let prefix = folder.join("prefix");
     let _ = fs::remove_dir_all(&prefix);
     let mut install = shell.command("sh");
-    install.arg("ffi/install.sh").env("PREFIX", &prefix).env("BUILD", library(shell)?).env_remove("DESTDIR");
+    install
+        .arg("ffi/install.sh")
+        .env("PREFIX", &prefix)
+        .env("BUILD", library(shell, Edition::Usual)?)
+        .env_remove("DESTDIR");
     install.env_remove("LIBDIR").env_remove("INCLUDEDIR");
     shell.run(install)?;
 
@@ -227,25 +238,30 @@ fn installed(shell: &Shell, report: &mut Report, folder: &Path) -> Result<(), St
         return Ok(());
     }
     let build = folder.join("cmake");
-    let _ = fs::remove_dir_all(&build);
-    let mut configure = shell.command("cmake");
-    configure.args(["-S", "tests/c/consumer", "-B"]).arg(&build).arg(format!("-DAPP={}", app.display()));
-    configure.arg(format!("-DCMAKE_PREFIX_PATH={}", prefix.display()));
-    shell.run(configure)?;
-    let mut make = shell.command("cmake");
-    make.arg("--build").arg(&build);
-    shell.run(make)?;
+    by_cmake(shell, &prefix, &build)?;
     for name in ["app", "app_static"] {
         report.prints(&format!("CMake's {name}"), shell.command(build.join(name)), &["1 + 2 is 3."])?;
     }
     Ok(())
 }
 
+/// Builds a project that finds the library by its CMake package.
+fn by_cmake(shell: &Shell, prefix: &Path, build: &Path) -> Result<(), String> {
+    let _ = fs::remove_dir_all(build);
+    let app = shell.root().join("examples/c/tools.c");
+    let mut configure = shell.command("cmake");
+    configure.args(["-S", "tests/c/consumer", "-B"]).arg(build).arg(format!("-DAPP={}", app.display()));
+    configure.arg(format!("-DCMAKE_PREFIX_PATH={}", prefix.display()));
+    shell.run(configure)?;
+    let mut make = shell.command("cmake");
+    make.arg("--build").arg(build);
+    shell.run(make)
+}
+
 /// Unpacks an archive in a clean folder, and builds and runs an example against it as its user would.
 pub(crate) fn unpacked(shell: &Shell, archive: &Path) -> Result<(), String> {
-    let folder = shell.target().join("shipping/try-c");
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let folder = shell.target().join("try-c");
+    fresh(&folder)?;
     let mut tar = shell.command("tar");
     tar.current_dir(&folder).args(["--extract", "--strip-components=1", "--file"]).arg(archive);
     shell.run(tar)?;
@@ -266,6 +282,12 @@ pub(crate) fn unpacked(shell: &Shell, archive: &Path) -> Result<(), String> {
         let mut command = shell.command(&program);
         command.env("LD_LIBRARY_PATH", libraries);
         shell.says(command, "1 + 2 is 3.")?;
+    }
+    shell.need("cmake", "cmake")?;
+    let build = folder.join("cmake");
+    by_cmake(shell, &folder, &build)?;
+    for name in ["app", "app_static"] {
+        shell.says(shell.command(build.join(name)), "1 + 2 is 3.")?;
     }
     Ok(())
 }

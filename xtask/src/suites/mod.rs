@@ -2,12 +2,14 @@
 
 pub(crate) mod c;
 mod cross;
-mod examples;
+pub(crate) mod examples;
+mod local;
 pub(crate) mod node;
 pub(crate) mod python;
 mod rust;
 
 use crate::bench::instructions;
+use crate::demo;
 use crate::test::Suite;
 
 pub(crate) const SUITES: &[Suite] = &[
@@ -23,4 +25,11 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "python", language: "python", run: python::run },
     Suite { name: "node", language: "node", run: node::run },
     Suite { name: "cross", language: "all", run: cross::run },
+    Suite { name: "demo", language: "all", run: demo::suite },
+];
+
+/// Suites that run only when they are named: they build llama.cpp and download models.
+pub(crate) const NAMED: &[Suite] = &[
+    Suite { name: "local", language: "all", run: local::run },
+    Suite { name: "demo-local", language: "all", run: demo::local_suite },
 ];

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::examples::code_block;
+use crate::edition::Edition;
+use crate::files::{copy, copy_tree, fresh};
 use crate::shell::Shell;
 use crate::soak::{self, Counter};
 use crate::tally::Reader;
@@ -46,11 +47,25 @@ pub(crate) fn package(shell: &Shell) -> Result<PathBuf, String> {
     Ok(package)
 }
 
+/// Puts the package into a folder's `node_modules` as npm does, with the compiled part that is in `libraries`.
+pub(crate) fn laid_out(shell: &Shell, libraries: &Path, folder: &Path) -> Result<(), String> {
+    shell.need("node", "nodejs")?;
+    let (bindings, package) = (shell.root().join("bindings/node"), folder.join("node_modules/@lomusai/node"));
+    copy_tree(&bindings.join("lib"), &package.join("lib"))?;
+    for file in ["index.js", "index.mjs", "package.json"] {
+        copy(&bindings.join(file), &package.join(file))?;
+    }
+    copy(&library(libraries), &package.join("native").join(format!("lomusai.{}.node", platform(shell)?)))
+}
+
 /// Writes the packages that are published, with this library, to `folder`: the main one, then the platform's.
-pub(crate) fn pack(shell: &Shell, library: &Path, folder: &Path) -> Result<Vec<PathBuf>, String> {
+pub(crate) fn pack(shell: &Shell, edition: Edition, library: &Path, folder: &Path) -> Result<Vec<PathBuf>, String> {
     shell.need("npm", "npm")?;
     let mut pack = shell.command("node");
     pack.arg("bindings/node/scripts/pack.js").arg(library).arg(folder);
+    if edition == Edition::Local {
+        pack.arg("--local");
+    }
     let output = pack.output().map_err(|e| format!("node: {e}"))?;
     if !output.status.success() {
         return Err(format!("pack.js: {}", String::from_utf8_lossy(&output.stderr)));
@@ -58,13 +73,10 @@ pub(crate) fn pack(shell: &Shell, library: &Path, folder: &Path) -> Result<Vec<P
     Ok(String::from_utf8_lossy(&output.stdout).lines().map(PathBuf::from).collect())
 }
 
-/// Installs packed packages in a clean folder and runs the README's program there.
-pub(crate) fn installed(shell: &Shell, packages: &[PathBuf]) -> Result<(), String> {
-    let folder = shell.target().join("shipping/try-node");
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    let page = fs::read_to_string(shell.root().join("README.md")).map_err(|e| format!("README.md: {e}"))?;
-    let program = code_block(&page, "js").ok_or("README.md has no JavaScript program")?;
+/// Installs packed packages in a clean folder, each main one before its platform's, and runs a program there.
+pub(crate) fn installed(shell: &Shell, packages: &[PathBuf], program: &str, says: &str) -> Result<(), String> {
+    let folder = shell.target().join("try-node");
+    fresh(&folder)?;
     for (name, text) in [("package.json", "{ \"private\": true }\n"), ("app.mjs", program)] {
         fs::write(folder.join(name), text).map_err(|e| format!("{name}: {e}"))?;
     }
@@ -78,7 +90,7 @@ pub(crate) fn installed(shell: &Shell, packages: &[PathBuf]) -> Result<(), Strin
     }
     let mut node = shell.command("node");
     node.current_dir(&folder).arg("app.mjs");
-    shell.says(node, "1 + 2 is 3.")
+    shell.says(node, says)
 }
 
 /// What the loader calls this platform.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::examples::code_block;
+use crate::files::{copy, copy_tree, fresh};
 use crate::shell::Shell;
 use crate::soak::{self, Counter};
 use crate::tally::Reader;
@@ -61,6 +62,18 @@ pub(crate) fn interpreter(shell: &Shell) -> Result<PathBuf, String> {
     Ok(python)
 }
 
+/// Puts the package into the empty folder `site` as a wheel does, with the compiled part that is in `libraries`.
+pub(crate) fn laid_out(shell: &Shell, libraries: &Path, site: &Path) -> Result<(), String> {
+    shell.need("python3", "python3")?;
+    fresh(site)?;
+    copy_tree(&shell.root().join("bindings/python/python/lomusai"), &site.join("lomusai"))?;
+    copy(&libraries.join("lib_lomusai.so"), &site.join("lomusai/_lomusai.abi3.so"))?;
+    // As pip does when it installs: nobody's first import compiles.
+    let mut compile = shell.command("python3");
+    compile.args(["-m", "compileall", "-q"]).arg(site);
+    shell.run(compile)
+}
+
 /// What builds the wheel in a profile into `folder`, and the Python that it runs in.
 pub(crate) fn maturin(shell: &Shell, profile: &str, folder: &Path) -> Result<(PathBuf, Command), String> {
     let python = shell.venv(&shell.root().join("bindings/python/requirements-dev.txt"))?;
@@ -70,23 +83,33 @@ pub(crate) fn maturin(shell: &Shell, profile: &str, folder: &Path) -> Result<(Pa
     maturin.arg("--out").arg(folder);
     // Its own: maturin builds pyo3 with another environment than cargo does, and each would undo the other's work.
     maturin.env("CARGO_TARGET_DIR", shell.target().join("python"));
+    shell.cached(&mut maturin);
     Ok((python, maturin))
 }
 
-/// Installs a wheel in a clean venv and runs the README's program there.
-pub(crate) fn installed(shell: &Shell, wheel: &Path) -> Result<(), String> {
-    let folder = shell.target().join("shipping/try-python");
+/// Installs wheels in a clean venv and runs a program there.
+pub(crate) fn installed(shell: &Shell, wheels: &[&Path], program: &str, says: &str) -> Result<(), String> {
+    let folder = shell.target().join("try-python");
     let python = clean_venv(shell, &folder)?;
     let mut pip = shell.command(&python);
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]).arg(wheel);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]).args(wheels);
     shell.run(pip)?;
-    let page = fs::read_to_string(shell.root().join("README.md")).map_err(|e| format!("README.md: {e}"))?;
-    let source = folder.join("readme.py");
-    let program = code_block(&page, "python").ok_or("README.md has no Python program")?;
+    let source = folder.join("app.py");
     fs::write(&source, program).map_err(|e| format!("{}: {e}", source.display()))?;
     let mut command = shell.command(&python);
     command.current_dir(&folder).arg(&source);
-    shell.says(command, "1 + 2 is 3.")
+    shell.says(command, says)
+}
+
+/// Makes the wheel of the package `lomusai-local` of one that was built with models in the process.
+pub(crate) fn local_wheel(shell: &Shell, python: &Path, wheel: &Path, folder: &Path) -> Result<PathBuf, String> {
+    let mut make = shell.command(python);
+    make.arg("bindings/python/scripts/local_wheel.py").arg(wheel).arg(folder);
+    let output = make.output().map_err(|e| format!("local_wheel.py: {e}"))?;
+    if !output.status.success() {
+        return Err(format!("local_wheel.py: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
 }
 
 fn clean_venv(shell: &Shell, folder: &Path) -> Result<PathBuf, String> {

@@ -11,6 +11,8 @@ agent = Agent("helper", Compatible("https://api.openai.com/v1", api_key=…), to
 print(agent.generate("What is 2 + 3?").text)
 """
 
+# First: it chooses the compiled part that the others import.
+from . import _edition as _edition
 from ._agent import Agent, Input
 from ._call import CallContext, StepContext, ToolContext
 from ._engine import Engine, default_engine
