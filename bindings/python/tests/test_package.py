@@ -94,6 +94,10 @@ def with_local(folder: Path, version: str) -> subprocess.CompletedProcess[str]:
     package.mkdir()
     (package / "__init__.py").write_text(f"__version__ = {version!r}\n")
     (package / "_lomusai.py").write_text("raise SystemExit('taken')\n")
+    # What pip writes down of `lomusai` itself.
+    installed = folder / f"lomusai-{lomusai.__version__}.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text(f"Metadata-Version: 2.4\nName: lomusai\nVersion: {lomusai.__version__}\n")
     program = f"import sys; sys.path.insert(0, {str(folder)!r}); import lomusai"
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
 
