@@ -1,7 +1,6 @@
 //! `cargo xtask bench`: builds with optimisation into `target/bench`, runs the programs in `benches/`, prints one table each.
 
 pub(crate) mod instructions;
-mod local;
 mod peers;
 mod scaling;
 
@@ -20,7 +19,7 @@ use crate::suites::{node, python};
 pub(crate) const USAGE: &str = "[NAME] [--json] [--update]";
 
 /// Benchmarks that are more than programs whose cases are compared.
-const OTHERS: [&str; 4] = ["peers", "scaling", "instructions", "local"];
+const OTHERS: [&str; 3] = ["peers", "scaling", "instructions"];
 
 /// A benchmark: programs in several languages, named after it, that print a [`Line`] per case.
 struct Bench {
@@ -113,15 +112,6 @@ pub(crate) fn run(shell: &Shell, words: &[&str]) -> Result<(), String> {
         return report.end();
     }
     let kitchen = Kitchen { shell, folder: shell.target().join("bench") };
-    // It needs nothing of the others, and is asked for by name: it downloads models and builds llama.cpp.
-    if name == Some("local") {
-        let figures = local::measure(&kitchen)?;
-        report.add("local", figures.json(), || {
-            figures.print();
-            Ok(())
-        })?;
-        return report.end();
-    }
     kitchen.build(name)?;
     for bench in BENCHES.iter().filter(|bench| wanted(bench.name)) {
         let programs: Vec<Command> =

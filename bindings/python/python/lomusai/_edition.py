@@ -1,4 +1,4 @@
-"""Which compiled part is used: that of `lomusai-local`, with models in the process, where it is installed; else our own."""
+"""Which compiled part is used: where `lomusai-local` is installed that one, with models in the process, or our own."""
 
 import importlib
 import importlib.util
