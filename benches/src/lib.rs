@@ -3,6 +3,8 @@
 // Printing is what these programs do.
 #![allow(clippy::print_stdout)]
 
+pub mod flows;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -104,4 +106,9 @@ pub fn print_speed(case: &str, mb_per_s: f64) {
 /// Prints a case's line: a count per something, of what has no time.
 pub fn print_count(case: &str, count: f64) {
     println!("{}", json!({"case": case, "count": count}));
+}
+
+/// Prints a case's line: time by the clock per something, which says what it waited for, and what else the machine did.
+pub fn print_wall(case: &str, us: f64) {
+    println!("{}", json!({"case": format!("{case}: by the clock"), "wall_us": us}));
 }

@@ -1,10 +1,11 @@
-//! How often the engine asks for memory: per turn, per delta and per round of a tool. Counts do not depend on how busy the machine is.
+//! How often the engine asks for memory: per turn, per delta, per round of a tool and per step of a workflow. Counts do not depend on how busy the machine is.
 //!
 //! A bound that is crossed is a cost that somebody added. One that is far away hides the next: lower it with the cost.
 
 use lomusai::testing::ScriptedModel;
 use lomusai::{AgentSpec, Engine, EngineConfig, EventBody, Result, StartRequest};
 use lomusai_benches::Counting;
+use lomusai_benches::flows::{self, STEPS};
 use serde_json::{Value, json};
 
 #[global_allocator]
@@ -45,6 +46,32 @@ fn allocations(answers: Vec<Value>, read: bool) -> Result<u64> {
     engine.block_on(runs)?
 }
 
+/// Allocations of one run of a workflow, the least of several.
+async fn of_workflow(run: impl AsyncFn() -> Result<()>) -> Result<u64> {
+    let mut least = u64::MAX;
+    for _ in 0..20 {
+        let before = Counting::allocations();
+        run().await?;
+        least = least.min(Counting::allocations() - before);
+    }
+    Ok(least)
+}
+
+/// Allocations of a run of ten steps, and of each step and each item of a foreach more.
+fn workflows() -> Result<[f64; 3]> {
+    let engine = flows::engine(None, Some(1))?;
+    let runs = {
+        let engine = engine.clone();
+        async move {
+            let short = of_workflow(async || flows::run_chain(&engine, "bare", STEPS).await).await?;
+            let long = of_workflow(async || flows::run_chain(&engine, "bare-long", 10 * STEPS).await).await?;
+            let fan = of_workflow(async || flows::run_fan(&engine).await).await?;
+            Ok([short as f64, (long - short) as f64 / (9 * STEPS) as f64, fan as f64 / 1_011.0])
+        }
+    };
+    engine.block_on(runs)?
+}
+
 fn says(words: usize) -> Value {
     json!({"says": "word ".repeat(words)})
 }
@@ -56,18 +83,22 @@ fn rounds(count: usize) -> Vec<Value> {
 
 // One test: the allocator counts for the whole process.
 #[test]
-fn turns_deltas_and_rounds_stay_within_their_allocations() -> Result<()> {
+fn turns_deltas_rounds_and_steps_stay_within_their_allocations() -> Result<()> {
     let turn = allocations(vec![says(1)], false)?;
     let delta = (allocations(vec![says(101)], false)? - turn) as f64 / 100.0;
     let turn_read = allocations(vec![says(1)], true)?;
     let delta_read = (allocations(vec![says(101)], true)? - turn_read) as f64 / 100.0;
     let round = (allocations(rounds(21), false)? - allocations(rounds(1), false)?) as f64 / 20.0;
+    let [flow, step, item] = workflows()?;
     let counted = [
         ("turn", turn as f64, 116.0),
         ("turn that is read", turn_read as f64, 126.0),
         ("delta", delta, 1.2),
         ("delta that is read", delta_read, 2.2),
         ("round of a tool", round, 123.0),
+        ("workflow of ten steps", flow, 1_000.0),
+        ("step of a workflow", step, 100.0),
+        ("step of a fan", item, 100.0),
     ];
     let shown: Vec<String> = counted.iter().map(|(what, is, most)| format!("{what}: {is}, at most {most}")).collect();
     assert!(counted.iter().all(|(_, is, most)| is <= most), "allocations: {}", shown.join("; "));

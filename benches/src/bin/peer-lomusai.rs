@@ -7,8 +7,10 @@
 use std::time::Instant;
 
 use lomusai::llm::{Provider, ProviderConfig};
+use lomusai::stores::sqlite::Sync;
 use lomusai::wire::{Instructions, PartDelta};
 use lomusai::{AgentSpec, Engine, EventBody, Result, StartRequest};
+use lomusai_benches::flows::{self, STEPS, TemporaryStore};
 use lomusai_benches::{add, cpu_us, memory_kb, now};
 use serde_json::{Value, json};
 
@@ -19,7 +21,11 @@ fn main() -> Result<()> {
     // As a peer runs them: everything on the engine's own threads.
     let begun = cpu_us();
     // Asked for as the others ask: as a stream where somebody reads it.
-    let engine = engine(job == "J4")?;
+    let kept = if job == "J6d" { Some(TemporaryStore::new(Sync::Normal)?) } else { None };
+    let engine = match &*job {
+        "J6" | "J6d" | "J7" => flows::engine(kept.as_ref().map(|kept| kept.store.clone() as _), None)?,
+        _ => engine(job == "J4")?,
+    };
     let work = {
         let engine = engine.clone();
         let job = job.clone();
@@ -31,6 +37,9 @@ fn main() -> Result<()> {
                 "J3" => tool_rounds(&engine, n.unwrap_or(50)).await,
                 "J4" => stream(&engine, n.unwrap_or(20_000)).await,
                 "J5" => at_once(&engine, n.unwrap_or(1_000)).await,
+                "J6" => chains(&engine, n.unwrap_or(1_000), 50, json!({})).await,
+                "J6d" => chains(&engine, n.unwrap_or(1_000), 20, json!({"store": "sqlite file"})).await,
+                "J7" => fans(&engine, n.unwrap_or(10)).await,
                 _ => Ok(None),
             }
         }
@@ -207,4 +216,30 @@ async fn at_once(engine: &Engine, n: u64) -> Result<Option<Done>> {
     });
     futures_util::future::try_join_all(runs).await?;
     watch.done(n, |wall_s| json!({"over_ideal_s": wall_s - 0.05}))
+}
+
+async fn chains(engine: &Engine, n: u64, warm: u64, mut extra: Value) -> Result<Option<Done>> {
+    for _ in 0..warm {
+        flows::run_chain(engine, "chain", STEPS).await?;
+    }
+    let watch = Watch::start();
+    for _ in 0..n {
+        flows::run_chain(engine, "chain", STEPS).await?;
+    }
+    watch.done(n, |wall_s| {
+        extra["us_per_step"] = json!(wall_s * 1e6 / (n * STEPS) as f64);
+        extra["steps_per_s"] = json!((n * STEPS) as f64 / wall_s);
+        extra
+    })
+}
+
+async fn fans(engine: &Engine, n: u64) -> Result<Option<Done>> {
+    for _ in 0..2 {
+        flows::run_fan(engine).await?;
+    }
+    let watch = Watch::start();
+    for _ in 0..n {
+        flows::run_fan(engine).await?;
+    }
+    watch.done(n, |wall_s| json!({"ms_per_run": wall_s * 1e3 / n as f64}))
 }

@@ -24,10 +24,13 @@ const JOBS: &[Job] = &[
     Job { name: "J3", what: "turn with ten rounds of a tool", n: 50 },
     Job { name: "J4", what: "chunk of a stream", n: 20_000 },
     Job { name: "J5", what: "turn, 1,000 at once, model takes 50 ms", n: 1_000 },
+    Job { name: "J6", what: "workflow of 10 steps", n: 1_000 },
+    Job { name: "J6d", what: "workflow of 10 steps, in a store", n: 1_000 },
+    Job { name: "J7", what: "10 side by side, then 1,000 items", n: 10 },
 ];
 
 /// Those that are measured beside ours where the folder has them: the floor, and the fastest and the largest framework.
-const OTHERS: &[&str] = &["bare-rust", "bare-hyper", "rig", "mastra"];
+const OTHERS: &[&str] = &["bare-rust", "bare-hyper", "rig", "mastra", "langgraph"];
 const OURS: &[&str] = &["lomusai", "lomusai-python", "lomusai-node"];
 
 /// A figure that is wanted.
@@ -57,6 +60,9 @@ const TARGETS: &[Target] = &[
     Target { peer: "lomusai", job: "J4", what: What::Times(1.5, "bare-rust") },
     Target { peer: "lomusai", job: "J5", what: What::Times(1.5, "bare-hyper") },
     Target { peer: "lomusai", job: "J5", what: What::PeakMb(40.0) },
+    Target { peer: "lomusai", job: "J6", what: What::Microseconds(10.0 * 2.0) },
+    Target { peer: "lomusai", job: "J6d", what: What::Microseconds(10.0 * 25.0) },
+    Target { peer: "lomusai", job: "J7", what: What::Microseconds(3_000.0) },
     Target { peer: "lomusai-python", job: "J2", what: What::Times(0.05, "mastra") },
     Target { peer: "lomusai-node", job: "J2", what: What::Times(0.05, "mastra") },
 ];
@@ -177,6 +183,13 @@ fn present(kitchen: &Kitchen<'_>, folder: &Path, peer: &str) -> bool {
             let mut npm = kitchen.shell.command("npm");
             npm.args(["ci", "--no-audit", "--no-fund"]).current_dir(folder.join("mastra"));
             kitchen.shell.need("npm", "npm").and_then(|()| kitchen.shell.run(npm))
+        }
+        "langgraph" if !folder.join("py/venv-lc").exists() => {
+            let mut venv = kitchen.shell.command("python3");
+            venv.args(["-m", "venv", "py/venv-lc"]).current_dir(folder);
+            let mut pip = kitchen.shell.command("py/venv-lc/bin/pip");
+            pip.args(["install", "-q", "-r", "py/req-lc.txt"]).current_dir(folder);
+            kitchen.shell.run(venv).and_then(|()| kitchen.shell.run(pip))
         }
         _ => Ok(()),
     };
