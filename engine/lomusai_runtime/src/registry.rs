@@ -198,8 +198,8 @@ impl Registry {
     }
 
     fn check_needed(&self, plan: &WorkflowPlan) -> Result<()> {
-        plan.needed().into_iter().try_for_each(|needed| {
-            let found = match &needed {
+        plan.needed().iter().try_for_each(|needed| {
+            let found = match needed {
                 Needed::Step(name) => self.step(name).map(drop),
                 Needed::Tool(name) => self.tool(name).map(drop),
                 Needed::Function(name) => self.function(name).map(drop),

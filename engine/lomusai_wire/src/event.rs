@@ -203,7 +203,7 @@ pub enum EventBody {
         effect_id: EffectId,
         /// The answer; absent for a model, whose message follows.
         #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-        output: Option<Value>,
+        output: Option<Arc<Value>>,
         /// Images and files that came with a tool's answer.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         content: Vec<crate::Part>,

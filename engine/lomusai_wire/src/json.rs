@@ -158,8 +158,8 @@ impl fmt::Debug for RawJson {
 }
 
 /// Reads a field for which `null` given is something else than nothing given: a tool that answered `null` did answer.
-pub(crate) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
+pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// Turns integers beyond ±(2^53 − 1) into strings, in place: JavaScript would round them, and a journal must read the same everywhere.

@@ -1,9 +1,8 @@
 //! What is worked out once per workflow and shared by all its runs: checked, hashed, its names turned into places.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
-use lomusai_wire::{Action, Condition, Needs, RawJson, Retry, StepSpec, WorkflowSpec, codes};
+use lomusai_wire::{Action, Condition, EffectId, Needs, RawJson, Retry, StepSpec, WorkflowSpec, codes};
 use serde_json::Value;
 
 use super::mapping::{Asked, Made, Root};
@@ -29,6 +28,7 @@ pub struct WorkflowPlan {
     pub(super) scopes: Vec<Scope>,
     pub(super) input: Option<Schema>,
     pub(super) output: Option<Schema>,
+    needed: Vec<Needed>,
 }
 
 /// A component that a workflow needs.
@@ -50,7 +50,7 @@ pub enum Needed {
 #[derive(Debug)]
 pub(super) struct Scope {
     pub(super) nodes: Vec<Node>,
-    by_id: HashMap<String, usize>,
+    by_id: BTreeMap<String, usize>,
     /// Those that nothing comes after.
     pub(super) last: Vec<usize>,
     pub(super) output: Option<Made>,
@@ -58,7 +58,8 @@ pub(super) struct Scope {
 
 #[derive(Debug)]
 pub(super) struct Node {
-    pub(super) id: Arc<str>,
+    /// Its id; outside of groups that is its effect's, too.
+    pub(super) id: EffectId,
     pub(super) after: Vec<usize>,
     /// Those that have it in their `after`, in order.
     pub(super) before: Vec<usize>,
@@ -109,33 +110,21 @@ impl WorkflowPlan {
         builder
             .scope(&spec.steps, spec.output.as_ref(), None)
             .map_err(|error| error.with("workflow", spec.name.as_str()))?;
-        let scopes = builder.scopes.into_iter().map(|scope| scope.expect("every scope was built")).collect();
+        let scopes: Vec<Scope> =
+            builder.scopes.into_iter().map(|scope| scope.expect("every scope was built")).collect();
         let schema = |schema: &Option<RawJson>, which: &str| {
             let what = format!("the {which} of workflow `{}`", spec.name);
             schema.as_ref().map(|schema| Schema::compile(schema, &what)).transpose()
         };
         let (input, output) =
             (schema(&spec.input_schema, "input_schema")?, schema(&spec.output_schema, "output_schema")?);
-        Ok(Self { hash, scopes, input, output, spec })
+        let needed = needed(&scopes);
+        Ok(Self { hash, scopes, input, output, needed, spec })
     }
 
     /// The components that it calls, each once.
-    pub fn needed(&self) -> Vec<Needed> {
-        let mut needed = BTreeSet::new();
-        for node in self.scopes.iter().flat_map(|scope| &scope.nodes) {
-            needed.extend(match &node.action {
-                Does::Step(name) => Some(Needed::Step(name.clone())),
-                Does::Tool(name) => Some(Needed::Tool(name.clone())),
-                Does::Agent(name) => Some(Needed::Agent(name.clone())),
-                Does::Workflow(name) => Some(Needed::Workflow(name.clone())),
-                Does::Loop { condition: Question::Function(name), .. } => Some(Needed::Function(name.clone())),
-                _ => None,
-            });
-            if let Some(Question::Function(name)) = &node.when {
-                needed.insert(Needed::Function(name.clone()));
-            }
-        }
-        needed.into_iter().collect()
+    pub fn needed(&self) -> &[Needed] {
+        &self.needed
     }
 
     /// Steps that wait for this signal.
@@ -151,6 +140,24 @@ impl WorkflowPlan {
             .filter_map(|node| if let Does::Wait { signal, .. } = &node.action { Some(&**signal) } else { None })
             .collect()
     }
+}
+
+fn needed(scopes: &[Scope]) -> Vec<Needed> {
+    let mut needed = BTreeSet::new();
+    for node in scopes.iter().flat_map(|scope| &scope.nodes) {
+        needed.extend(match &node.action {
+            Does::Step(name) => Some(Needed::Step(name.clone())),
+            Does::Tool(name) => Some(Needed::Tool(name.clone())),
+            Does::Agent(name) => Some(Needed::Agent(name.clone())),
+            Does::Workflow(name) => Some(Needed::Workflow(name.clone())),
+            Does::Loop { condition: Question::Function(name), .. } => Some(Needed::Function(name.clone())),
+            _ => None,
+        });
+        if let Some(Question::Function(name)) = &node.when {
+            needed.insert(Needed::Function(name.clone()));
+        }
+    }
+    needed.into_iter().collect()
 }
 
 impl Scope {
@@ -248,7 +255,7 @@ impl<'s> Builder<'s> {
                 inside.map_or_else(|| format!("workflow `{name}`"), |id| format!("step `{id}` of workflow `{name}`"));
             return Err(Error::new(codes::SPEC_INVALID, format!("{what} has no steps: give it at least one")));
         }
-        let mut by_id = HashMap::with_capacity(steps.len());
+        let mut by_id = BTreeMap::new();
         for (node, step) in steps.iter().enumerate() {
             self.check_id(&step.id)?;
             by_id.insert(step.id.clone(), node);
@@ -334,7 +341,7 @@ impl<'s> Builder<'s> {
         Ok(())
     }
 
-    fn after(&self, step: &StepSpec, by_id: &HashMap<String, usize>) -> Result<Vec<usize>> {
+    fn after(&self, step: &StepSpec, by_id: &BTreeMap<String, usize>) -> Result<Vec<usize>> {
         let mut places = Vec::with_capacity(step.after.len());
         for id in &step.after {
             let Some(&place) = by_id.get(id) else {

@@ -19,7 +19,7 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) phase: Phase,
-    pub(super) input: Value,
+    pub(super) input: Arc<Value>,
     /// What steps have set. Shared with the effects that are told it.
     pub(super) values: Arc<Map<String, Value>>,
     /// Scopes at work. The first is the workflow's own; places of those that have ended are used again.
@@ -71,7 +71,7 @@ pub(super) struct Running {
     /// Its item's place, or how often the loop had run before.
     pub(super) index: usize,
     /// What steps that wait for nothing are given.
-    pub(super) given: Value,
+    pub(super) given: Arc<Value>,
     pub(super) nodes: Vec<Step>,
     /// How many steps have not ended.
     pub(super) left: usize,
@@ -81,41 +81,49 @@ pub(super) struct Running {
 pub(super) enum Step {
     /// So many steps before it have not ended.
     Waiting(usize),
-    /// Its turn has come. Whether its `when` has been asked and said yes; what resumed it; the number of its last attempt.
-    ToDo(Box<Turn>),
+    /// Its turn has come, and what is known of it where that is not the first thing that is heard of it.
+    ToDo(Option<Box<Turn>>),
     /// It is among the open effects.
     Open,
     /// Steps in it are at work.
     Group(Box<Group>),
-    Done(Value),
+    Done(Arc<Value>),
     Skipped,
 }
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Turn {
+    /// What its `when` said, where that was asked.
     pub(super) when: Option<bool>,
+    /// What resumed it.
     pub(super) resume: Option<Value>,
+    /// The number of its last attempt.
     pub(super) attempts: u32,
+    /// How many attempts have failed.
     pub(super) tries: u32,
+}
+
+impl Turn {
+    /// Nothing is known of it.
+    pub(super) const FIRST: Self = Self { when: None, resume: None, attempts: 0, tries: 0 };
 }
 
 #[derive(Debug)]
 pub(super) struct Group {
     /// Those whose turn has not come, the next one last.
-    pub(super) items: Vec<Value>,
+    pub(super) items: Vec<Arc<Value>>,
     /// How many have begun.
     pub(super) begun: usize,
     /// Scopes at work, by index.
     pub(super) active: BTreeMap<usize, usize>,
     /// What each came to; of a loop the last one only.
-    pub(super) results: Vec<Value>,
+    pub(super) results: Vec<Arc<Value>>,
 }
 
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) place: Place,
     pub(super) kind: EffectKind,
-    pub(super) component: String,
     pub(super) asks: Asks,
     pub(super) attempt: u32,
     /// How many attempts have failed.
@@ -148,7 +156,7 @@ impl State {
     pub(super) fn new() -> Self {
         Self {
             phase: Phase::New,
-            input: Value::Null,
+            input: Arc::default(),
             values: Arc::default(),
             scopes: Vec::new(),
             todo: VecDeque::new(),
@@ -219,14 +227,12 @@ impl Running {
         parent: Option<Place>,
         prefix: String,
         index: usize,
-        given: Value,
+        given: Arc<Value>,
     ) -> Self {
         let nodes = plan
             .nodes
             .iter()
-            .map(
-                |node| if node.after.is_empty() { Step::ToDo(Box::default()) } else { Step::Waiting(node.after.len()) },
-            )
+            .map(|node| if node.after.is_empty() { Step::ToDo(None) } else { Step::Waiting(node.after.len()) })
             .collect();
         Self { scope, parent, prefix, index, given, nodes, left: plan.nodes.len() }
     }

@@ -84,7 +84,7 @@ impl AgentMachine {
                     state.finish = *finish;
                 }
                 if let Some(open) = state.close(effect_id) {
-                    self.completed(&open, output.clone().unwrap_or_default(), content);
+                    self.completed(&open, output.as_deref().cloned().unwrap_or_default(), content);
                 }
             }
             EventBody::EffectFailed { effect_id, error, retry_at_ms, usage, cost_nano_usd } => {

@@ -181,7 +181,7 @@ impl AgentMachine {
                 }
                 vec![EventBody::EffectCompleted {
                     effect_id,
-                    output: Some(output),
+                    output: Some(Arc::new(output)),
                     content,
                     finish: None,
                     usage: Usage::default(),
@@ -248,7 +248,7 @@ impl AgentMachine {
                 let output = output.map(|output| output.object.unwrap_or(Value::String(output.text)));
                 events.push(EventBody::EffectCompleted {
                     effect_id,
-                    output,
+                    output: output.map(Arc::new),
                     content: Vec::new(),
                     finish: None,
                     usage,
@@ -304,7 +304,7 @@ impl AgentMachine {
         let recorded = (!output.is_null()).then_some(output);
         let mut events = vec![EventBody::EffectCompleted {
             effect_id,
-            output: recorded,
+            output: recorded.map(Arc::new),
             content: Vec::new(),
             finish: None,
             usage: Usage::default(),
@@ -441,7 +441,7 @@ impl AgentMachine {
                     });
                 } else {
                     self.check_result(call, &output)?;
-                    let output = Some(output);
+                    let output = Some(Arc::new(output));
                     follow.push(EventBody::EffectCompleted {
                         effect_id: effect_id.clone(),
                         output,

@@ -1,5 +1,7 @@
 //! State asks for more: the next event that follows from it.
 
+use std::sync::Arc;
+
 use lomusai_wire::{
     EffectId, EffectKind, ErrorBody, EventBody, Needs, Outcome, Pending, PendingKind, RunOutput, codes,
 };
@@ -37,6 +39,7 @@ impl WorkflowMachine {
     fn begin(&self, place: Place, now_ms: u64) -> EventBody {
         let node = self.node(place);
         let Step::ToDo(turn) = self.state.step(place) else { unreachable!("a step whose turn has come is to do") };
+        let turn = turn.as_deref().unwrap_or(&Turn::FIRST);
         let effect_id = self.effect_id(place);
         let skipped = |why: &str, output| EventBody::EffectSkipped {
             effect_id: effect_id.clone(),
@@ -53,7 +56,7 @@ impl WorkflowMachine {
             // A step that is resumed or tried again has been let through before.
             _ if turn.attempts > 0 => {}
             (Some(Question::Function(function)), None) => {
-                return started(format!("{effect_id}.when").into(), EffectKind::Call, function, &Turn::default(), None);
+                return started(format!("{effect_id}.when").into(), EffectKind::Call, function, &Turn::FIRST, None);
             }
             (Some(question), None) => match self.holds(question, place, Asks::When) {
                 Ok(true) => {}
@@ -117,7 +120,7 @@ impl WorkflowMachine {
             Does::Suspend { payload, label } => {
                 let payload = match payload {
                     Some(made) => self.made(made, place)?,
-                    None => self.given(place)?,
+                    None => self.given_value(place),
                 };
                 let mut pending = Pending::new(id(), PendingKind::Suspended);
                 pending.payload = (!payload.is_null()).then_some(payload);
@@ -125,10 +128,10 @@ impl WorkflowMachine {
                 pending.resume_schema = node.resume_schema.as_ref().map(|(_, text)| text.as_str().to_owned());
                 Ok(EventBody::EffectSuspended { pending })
             }
-            Does::Foreach { .. } => match self.given(place)? {
+            Does::Foreach { .. } => match &*self.given(place)? {
                 Value::Array(_) => start(EffectKind::Group, "foreach", None),
                 other => {
-                    let message = format!("step `{effect_id}` goes through a list, was given {}", kind_of(&other));
+                    let message = format!("step `{effect_id}` goes through a list, was given {}", kind_of(other));
                     Err(Error::new(codes::INPUT_INVALID, message))
                 }
             },
@@ -155,7 +158,7 @@ impl WorkflowMachine {
         let word = if *until { "until" } else { "while" };
         let id: EffectId = format!("{}.{}.{word}", self.effect_id(place), group.begun - 1).into();
         let holds = match condition {
-            Question::Function(function) => return started(id, EffectKind::Call, function, &Turn::default(), None),
+            Question::Function(function) => return started(id, EffectKind::Call, function, &Turn::FIRST, None),
             question => self.holds(question, place, Asks::Again),
         };
         // What cannot be told does not hold: a `while` ends. An `until` that never holds ends at `max`.
@@ -177,7 +180,7 @@ impl WorkflowMachine {
         let Step::Group(group) = self.state.step(place) else { unreachable!("only groups end") };
         let schema = &self.node(place).output_schema;
         if schema.is_some() {
-            let output = self.group_output(place, group);
+            let output = self.group_output(place, &group.results);
             if let Err(error) = self.check_output(place, &output) {
                 return failed(self.effect_id(place), self.at_step(error, place));
             }
@@ -185,10 +188,10 @@ impl WorkflowMachine {
         completed(self.effect_id(place), None)
     }
 
-    pub(super) fn group_output(&self, place: Place, group: &crate::workflow::state::Group) -> Value {
+    pub(super) fn group_output(&self, place: Place, results: &[Arc<Value>]) -> Arc<Value> {
         match self.node(place).action {
-            Does::Loop { .. } => group.results.last().cloned().unwrap_or_default(),
-            _ => Value::Array(group.results.clone()),
+            Does::Loop { .. } => results.last().cloned().unwrap_or_default(),
+            _ => Arc::new(results.iter().map(|result| Value::clone(result)).collect()),
         }
     }
 
@@ -249,7 +252,7 @@ impl WorkflowMachine {
             }
         });
         match output {
-            Ok(output) => self.finished(Outcome::Completed, Some(output), None),
+            Ok(output) => self.finished(Outcome::Completed, Some(Arc::unwrap_or_clone(output)), None),
             Err(error) => self.finished(Outcome::Failed, None, Some(error.body().clone())),
         }
     }

@@ -16,7 +16,7 @@ impl WorkflowMachine {
         let state = &mut self.state;
         match event {
             EventBody::RunStarted { data, state: values, .. } => {
-                state.input = data.clone().unwrap_or_default();
+                state.input = Arc::new(data.clone().unwrap_or_default());
                 state.values = Arc::new(values.clone());
                 state.phase = Phase::Running;
                 let given = state.input.clone();
@@ -65,15 +65,15 @@ impl WorkflowMachine {
 
     fn apply_at(&mut self, event: &EventBody, place: Place, asks: Asks) {
         match event {
-            EventBody::EffectStarted { effect_id, kind, component, attempt, resume, due_at_ms, .. } => {
+            EventBody::EffectStarted { effect_id, kind, attempt, resume, due_at_ms, .. } => {
                 self.take_todo(place);
                 if *kind == EffectKind::Group {
                     return self.group(place);
                 }
-                let known = self.state.open.remove(effect_id);
+                let known = self.state.open.get(effect_id);
                 let tries = match (known, self.state.step(place)) {
                     (Some(open), _) => open.tries,
-                    (None, Step::ToDo(turn)) => turn.tries,
+                    (None, Step::ToDo(Some(turn))) => turn.tries,
                     _ => 0,
                 };
                 if asks == Asks::Action {
@@ -82,7 +82,6 @@ impl WorkflowMachine {
                 let open = Open {
                     place,
                     kind: *kind,
-                    component: component.clone(),
                     asks,
                     attempt: *attempt,
                     tries,
@@ -98,38 +97,30 @@ impl WorkflowMachine {
                     Some(open) => open.status = status,
                     None => {
                         *self.state.step_mut(place) = Step::Open;
-                        let open = Open {
-                            place,
-                            kind: EffectKind::Step,
-                            component: String::new(),
-                            asks,
-                            attempt: 0,
-                            tries: 0,
-                            resume: None,
-                            status,
-                        };
+                        let open =
+                            Open { place, kind: EffectKind::Step, asks, attempt: 0, tries: 0, resume: None, status };
                         self.state.open.insert(pending.effect_id.clone(), open);
                     }
                 }
             }
             EventBody::EffectCompleted { effect_id, output, usage, cost_nano_usd, .. } => {
-                self.spend(effect_id, *usage, *cost_nano_usd);
                 let open = self.state.open.remove(effect_id);
+                self.spend(open.as_ref().map(|open| open.kind), *usage, *cost_nano_usd);
                 match asks {
                     Asks::Action => self.completed(place, output.as_ref(), open.is_some()),
-                    asks => self.answered(place, asks, output.as_ref().and_then(Value::as_bool).unwrap_or(false)),
+                    asks => self.answered(place, asks, output.as_deref().and_then(Value::as_bool).unwrap_or(false)),
                 }
             }
             EventBody::EffectFailed { effect_id, retry_at_ms: Some(at), usage, cost_nano_usd, .. } => {
-                self.spend(effect_id, *usage, *cost_nano_usd);
+                self.spend(self.state.open.get(effect_id).map(|open| open.kind), *usage, *cost_nano_usd);
                 if let Some(open) = self.state.open.get_mut(effect_id) {
                     open.status = OpenStatus::Waiting(*at);
                     open.tries += 1;
                 }
             }
             EventBody::EffectFailed { effect_id, error, usage, cost_nano_usd, .. } => {
-                self.spend(effect_id, *usage, *cost_nano_usd);
                 let open = self.state.open.remove(effect_id);
+                self.spend(open.as_ref().map(|open| open.kind), *usage, *cost_nano_usd);
                 self.failed(place, asks, open, error);
             }
             EventBody::EffectSkipped { .. } => {
@@ -140,11 +131,10 @@ impl WorkflowMachine {
         }
     }
 
-    /// Counts what a child took. What it cost is not known where it used a model and does not say so.
-    fn spend(&mut self, id: &EffectId, usage: Usage, cost_nano_usd: Option<u64>) {
+    /// Counts what an effect took, of the kind it was under way as. What it cost is not known where it used a model and does not say so.
+    fn spend(&mut self, kind: Option<EffectKind>, usage: Usage, cost_nano_usd: Option<u64>) {
         self.state.usage += usage;
-        let is_child = self.state.open.get(id).is_some_and(|open| open.kind == EffectKind::Run);
-        if is_child && used(usage, cost_nano_usd) {
+        if kind == Some(EffectKind::Run) && used(usage, cost_nano_usd) {
             self.state.cost.add(cost_nano_usd);
         }
     }
@@ -158,22 +148,20 @@ impl WorkflowMachine {
         }
     }
 
-    fn enter(&mut self, scope: usize, parent: Option<Place>, prefix: String, index: usize, given: Value) -> usize {
-        let plan = self.plan.clone();
-        let planned = &plan.scopes[scope];
+    fn enter(&mut self, scope: usize, parent: Option<Place>, prefix: String, index: usize, given: Arc<Value>) -> usize {
+        let planned = &self.plan.scopes[scope];
         self.state.enter(planned, Running::new(scope, planned, parent, prefix, index, given))
     }
 
     // --- A step ends -------------------------------------------------------------------------------------------------
 
-    fn completed(&mut self, place: Place, output: Option<&Value>, was_open: bool) {
+    fn completed(&mut self, place: Place, output: Option<&Arc<Value>>, was_open: bool) {
         self.take_todo(place);
-        let plan = self.plan.clone();
-        let output = match &plan.scopes[self.state.running(place.scope).scope].nodes[place.node].action {
+        let output = match &self.plan.scopes[self.state.running(place.scope).scope].nodes[place.node].action {
             Does::Sleep(_) | Does::SleepUntil(_) => self.given(place).unwrap_or_default(),
             Does::Foreach { .. } | Does::Loop { .. } => match self.state.step(place) {
-                Step::Group(group) => self.group_output(place, group),
-                _ => Value::Null,
+                Step::Group(group) => self.group_output(place, &group.results),
+                _ => Arc::default(),
             },
             Does::Wait { signal, .. } if !was_open => {
                 let signals = &mut self.state.signals;
@@ -184,7 +172,7 @@ impl WorkflowMachine {
             }
             Does::Bail(_) => {
                 let output = output.cloned().unwrap_or_default();
-                self.state.bailed = Some(output.clone());
+                self.state.bailed = Some(Value::clone(&output));
                 output
             }
             _ => output.cloned().unwrap_or_default(),
@@ -193,15 +181,14 @@ impl WorkflowMachine {
     }
 
     fn ended(&mut self, place: Place, step: Step) {
-        let plan = self.plan.clone();
         let running = self.state.scopes[place.scope].as_mut().expect("a step's scope is at work");
         running.nodes[place.node] = step;
         running.left -= 1;
-        for &node in &plan.scopes[running.scope].nodes[place.node].before {
+        for &node in &self.plan.scopes[running.scope].nodes[place.node].before {
             if let Step::Waiting(left) = &mut running.nodes[node] {
                 *left -= 1;
                 if *left == 0 {
-                    running.nodes[node] = Step::ToDo(Box::default());
+                    running.nodes[node] = Step::ToDo(None);
                     self.state.todo.push_back(Todo::Begin(Place { scope: place.scope, node }));
                 }
             }
@@ -225,7 +212,7 @@ impl WorkflowMachine {
         if let Some(open) = open {
             if asks == Asks::Action {
                 let turn = Turn { when: Some(true), resume: open.resume, attempts: open.attempt, tries: 0 };
-                *self.state.step_mut(place) = Step::ToDo(Box::new(turn));
+                *self.state.step_mut(place) = Step::ToDo(Some(Box::new(turn)));
             }
             self.state.failed.push(place);
         }
@@ -244,15 +231,14 @@ impl WorkflowMachine {
     }
 
     fn resumed(&mut self, id: &EffectId, place: Place, data: Value) {
-        let plan = self.plan.clone();
-        let node = &plan.scopes[self.state.running(place.scope).scope].nodes[place.node];
+        let node = &self.plan.scopes[self.state.running(place.scope).scope].nodes[place.node];
         // What follows completes a declared wait, which stays open until then.
         if matches!(node.action, Does::Suspend { .. }) {
             return;
         }
         if let Some(open) = self.state.open.remove(id) {
             let turn = Turn { when: Some(true), resume: Some(data), attempts: open.attempt, tries: open.tries };
-            *self.state.step_mut(place) = Step::ToDo(Box::new(turn));
+            *self.state.step_mut(place) = Step::ToDo(Some(Box::new(turn)));
             self.state.todo.push_back(Todo::Begin(place));
         }
     }
@@ -263,7 +249,7 @@ impl WorkflowMachine {
             return self.decided(place, holds);
         }
         if let Step::ToDo(turn) = self.state.step_mut(place) {
-            turn.when = Some(holds);
+            turn.get_or_insert_default().when = Some(holds);
         }
         self.state.todo.push_back(Todo::Begin(place));
     }
@@ -271,16 +257,13 @@ impl WorkflowMachine {
     // --- Groups ------------------------------------------------------------------------------------------------------
 
     fn group(&mut self, place: Place) {
-        let plan = self.plan.clone();
-        let node = &plan.scopes[self.state.running(place.scope).scope].nodes[place.node];
         let given = self.given(place).unwrap_or_default();
-        let mut items = match (&node.action, given) {
-            (Does::Foreach { .. }, Value::Array(items)) => items,
-            (_, given) => vec![given],
+        let is_loop = matches!(self.node(place).action, Does::Loop { .. });
+        let items: Vec<Arc<Value>> = match &*given {
+            Value::Array(items) if !is_loop => items.iter().rev().map(|item| Arc::new(item.clone())).collect(),
+            _ => vec![given],
         };
-        let results =
-            if matches!(node.action, Does::Foreach { .. }) { vec![Value::Null; items.len()] } else { Vec::new() };
-        items.reverse();
+        let results = if is_loop { Vec::new() } else { vec![Arc::default(); items.len()] };
         let group = Group { items, begun: 0, active: BTreeMap::new(), results };
         *self.state.step_mut(place) = Step::Group(Box::new(group));
         self.fill(place);
@@ -288,8 +271,7 @@ impl WorkflowMachine {
 
     /// Begins as many of a group's items as may be at work at once.
     fn fill(&mut self, place: Place) {
-        let plan = self.plan.clone();
-        let (scope, most) = match plan.scopes[self.state.running(place.scope).scope].nodes[place.node].action {
+        let (scope, most) = match self.node(place).action {
             Does::Foreach { scope, concurrency } => (scope, concurrency),
             Does::Loop { scope, .. } => (scope, 1),
             _ => unreachable!("only groups have steps"),

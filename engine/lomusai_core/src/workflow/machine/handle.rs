@@ -1,5 +1,7 @@
 //! Inputs become events. Nothing here changes the state.
 
+use std::sync::Arc;
+
 use lomusai_wire::{
     Command, EffectId, EffectKind, ErrorBody, EventBody, Kind, Outcome, Pending, PendingKind, RunOutput, SignalKind,
     SpecKind, SpecRef, StepReply, ToolReply, Usage, codes, normalise,
@@ -64,7 +66,7 @@ impl WorkflowMachine {
             Input::Recover if self.state.cancelling => Ok(self.end_all(&cancelled_error(), &[])),
             Input::Recover => {
                 let running = self.state.open.iter().filter(|(_, open)| open.status == OpenStatus::Running);
-                Ok(running.map(|(id, open)| restarted(id, open)).collect())
+                Ok(running.map(|(id, open)| self.restarted(id, open)).collect())
             }
             Input::Custom { effect_id, name, mut data } => {
                 let open = self.state.open.get(&effect_id).is_some_and(|open| open.status == OpenStatus::Running);
@@ -178,7 +180,7 @@ impl WorkflowMachine {
                 normalise(&mut output);
                 self.check_output(open.place, &output).map(|()| EventBody::EffectCompleted {
                     effect_id: id.clone(),
-                    output: Some(output),
+                    output: Some(Arc::new(output)),
                     content,
                     finish: None,
                     usage: Usage::default(),
@@ -202,9 +204,9 @@ impl WorkflowMachine {
             Value::Bool(_) => Ok(answer),
             other => Err(Error::new(
                 codes::FUNCTION_REPLY_INVALID,
-                format!("function `{}` ({id}) must answer true or false, answered {other}", open.component),
+                format!("function `{}` ({id}) must answer true or false, answered {other}", self.component(open)),
             )
-            .with("function", open.component.as_str())),
+            .with("function", self.component(open))),
         });
         vec![match answer {
             Ok(answer) => completed(id.clone(), Some(answer)),
@@ -228,7 +230,7 @@ impl WorkflowMachine {
                 events.push(match self.check_output(open.place, &output) {
                     Ok(()) => EventBody::EffectCompleted {
                         effect_id: id.clone(),
-                        output: Some(output),
+                        output: Some(Arc::new(output)),
                         content: Vec::new(),
                         finish: None,
                         usage,
@@ -285,7 +287,7 @@ impl WorkflowMachine {
         match &open.status {
             // What it gives is what it was given.
             OpenStatus::Sleeping(at) if *at <= now_ms => vec![completed(id.clone(), None)],
-            OpenStatus::Waiting(at) if *at <= now_ms && !self.state.cancelling => vec![restarted(id, open)],
+            OpenStatus::Waiting(at) if *at <= now_ms && !self.state.cancelling => vec![self.restarted(id, open)],
             OpenStatus::Suspended(pending) if pending.due_at_ms.is_some_and(|at| at <= now_ms) => {
                 let signal = pending.signal.as_deref().unwrap_or_default();
                 let message = format!("signal `{signal}`, for which step `{id}` waited, did not come in time");
@@ -294,6 +296,19 @@ impl WorkflowMachine {
                 resumed.into_iter().chain([failed(id.clone(), self.at_step(error, open.place))]).collect()
             }
             _ => Vec::new(),
+        }
+    }
+
+    fn restarted(&self, id: &EffectId, open: &Open) -> EventBody {
+        EventBody::EffectStarted {
+            effect_id: id.clone(),
+            kind: open.kind,
+            component: self.component(open).to_owned(),
+            attempt: open.attempt + 1,
+            choice: 0,
+            call_id: None,
+            resume: open.resume.clone(),
+            due_at_ms: None,
         }
     }
 
@@ -459,19 +474,6 @@ impl WorkflowMachine {
 
 /// Tokens that an effect took, and what they cost where that is known.
 type Took = (Usage, Option<u64>);
-
-fn restarted(id: &EffectId, open: &Open) -> EventBody {
-    EventBody::EffectStarted {
-        effect_id: id.clone(),
-        kind: open.kind,
-        component: open.component.clone(),
-        attempt: open.attempt + 1,
-        choice: 0,
-        call_id: None,
-        resume: open.resume.clone(),
-        due_at_ms: None,
-    }
-}
 
 fn signal(signal: SignalKind) -> EventBody {
     EventBody::SignalReceived { signal, name: None, effect_id: None, data: None }

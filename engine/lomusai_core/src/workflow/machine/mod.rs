@@ -12,8 +12,8 @@ use lomusai_wire::{
 };
 use serde_json::{Map, Value};
 
-use super::plan::{Does, Node, WorkflowPlan};
-use super::state::{Asks, Open, OpenStatus, Phase, Place, State, Step};
+use super::plan::{Does, Node, Question, WorkflowPlan};
+use super::state::{Asks, Open, OpenStatus, Phase, Place, State, Step, Todo};
 use crate::Result;
 use crate::machine::{Decision, Effect, EffectInput, Input};
 
@@ -53,7 +53,12 @@ impl WorkflowMachine {
     /// # Errors
     /// For starts and commands only: what is wrong with them. Nothing has changed then.
     pub fn step(&mut self, input: Input, now_ms: u64) -> Result<Decision> {
-        let mut events = self.handle(input, now_ms)?;
+        let events = self.handle(input, now_ms)?;
+        Ok(self.follow(events, now_ms))
+    }
+
+    /// Applies what [`handle`](Self::handle) gave, and what follows from it, and says what to commit and to carry out.
+    pub fn follow(&mut self, mut events: Vec<EventBody>, now_ms: u64) -> Decision {
         for event in &events {
             self.apply(event);
         }
@@ -66,7 +71,7 @@ impl WorkflowMachine {
             _ => None,
         });
         let effects = asked.collect();
-        Ok(Decision { events, effects })
+        Decision { events, effects }
     }
 
     /// Where the run stands.
@@ -151,7 +156,7 @@ impl WorkflowMachine {
                 (EffectInput::Call { input: self.question(open.place, open.asks) }, limits.function_ms())
             }
             (_, Does::Step(_)) => {
-                let input = self.given(open.place).unwrap_or_default();
+                let input = self.given_value(open.place);
                 (EffectInput::Step { input, state: self.state.values.clone() }, node.timeout_ms)
             }
             (_, Does::Tool(_)) => {
@@ -160,11 +165,11 @@ impl WorkflowMachine {
             }
             // A child has limits of its own.
             (_, Does::Agent(_)) => {
-                let prompt = prompt(self.given(open.place).unwrap_or_default());
+                let prompt = prompt(self.given_value(open.place));
                 (EffectInput::Run { run_id: self.child_id(id, open.tries), prompt }, u64::MAX)
             }
             (_, Does::Workflow(_)) => {
-                let input = self.given(open.place).unwrap_or_default();
+                let input = self.given_value(open.place);
                 (EffectInput::Workflow { run_id: self.child_id(id, open.tries), input }, u64::MAX)
             }
             _ => (EffectInput::Timer, u64::MAX),
@@ -172,13 +177,25 @@ impl WorkflowMachine {
         Some(Effect {
             effect_id: id.clone(),
             kind: open.kind,
-            component: open.component.clone(),
+            component: self.component(open).to_owned(),
             attempt: open.attempt,
             call_id: None,
             resume: open.resume.clone(),
             timeout_ms,
             input,
         })
+    }
+
+    /// The component that an effect asks.
+    fn component(&self, open: &Open) -> &str {
+        let node = self.node(open.place);
+        let question = match (open.asks, &node.action) {
+            (Asks::When, _) => node.when.as_ref(),
+            (Asks::Again, Does::Loop { condition, .. }) => Some(condition),
+            (_, Does::Step(name) | Does::Tool(name) | Does::Agent(name) | Does::Workflow(name)) => return name,
+            _ => None,
+        };
+        if let Some(Question::Function(name)) = question { name } else { "" }
     }
 
     /// A child that failed stays as it is: the next attempt is another run.
@@ -196,11 +213,25 @@ impl WorkflowMachine {
     fn effect_id(&self, place: Place) -> EffectId {
         let prefix = &self.state.running(place.scope).prefix;
         let id = &self.node(place).id;
-        if prefix.is_empty() { EffectId::new(id) } else { format!("{prefix}{id}").into() }
+        if prefix.is_empty() { id.clone() } else { [prefix, id.as_str()].concat().into() }
     }
 
     /// The step that an effect's id names, and what is asked for it.
     fn place(&self, id: &EffectId) -> Option<(Place, Asks)> {
+        // Nearly always it is under way, or the next that begins.
+        if let Some(open) = self.state.open.get(id) {
+            return Some((open.place, open.asks));
+        }
+        if let Some(Todo::Begin(place)) = self.state.todo.front() {
+            let prefix = &self.state.running(place.scope).prefix;
+            if id.as_str().strip_prefix(&**prefix) == Some(self.node(*place).id.as_str()) {
+                return Some((*place, Asks::Action));
+            }
+        }
+        self.find(id)
+    }
+
+    fn find(&self, id: &EffectId) -> Option<(Place, Asks)> {
         let mut scope = 0;
         let mut tokens = id.as_str().split('.');
         loop {
@@ -249,7 +280,7 @@ fn used(usage: Usage, cost_nano_usd: Option<u64>) -> bool {
 fn completed(effect_id: EffectId, output: Option<Value>) -> EventBody {
     EventBody::EffectCompleted {
         effect_id,
-        output,
+        output: output.map(Arc::new),
         content: Vec::new(),
         finish: None,
         usage: Usage::default(),

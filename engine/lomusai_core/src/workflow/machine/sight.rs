@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
@@ -31,23 +32,28 @@ impl WorkflowMachine {
     ///
     /// # Errors
     /// `expression_failed`.
-    pub(super) fn given(&self, place: Place) -> Result<Value> {
+    pub(super) fn given(&self, place: Place) -> Result<Arc<Value>> {
         let node = self.node(place);
         if let Some(input) = &node.input {
-            return input.make(&self.view(place.scope));
+            return input.make(&self.view(place.scope)).map(Arc::new);
         }
         let running = self.state.running(place.scope);
         Ok(match &node.after[..] {
             [] => running.given.clone(),
             [only] => done(running, *only).cloned().unwrap_or_default(),
-            several => self.outputs(running, several),
+            several => Arc::new(self.outputs(running, several)),
         })
+    }
+
+    /// The same, for somebody to keep. What cannot be made is null: that was told when the step began.
+    pub(super) fn given_value(&self, place: Place) -> Value {
+        self.given(place).map(Arc::unwrap_or_clone).unwrap_or_default()
     }
 
     /// Outputs of steps by id; those that were skipped are left out.
     fn outputs(&self, running: &Running, steps: &[usize]) -> Value {
         let nodes = &self.plan.scopes[running.scope].nodes;
-        let named = |node: &usize| Some((nodes[*node].id.to_string(), done(running, *node)?.clone()));
+        let named = |node: &usize| Some((nodes[*node].id.to_string(), Value::clone(done(running, *node)?)));
         Value::Object(steps.iter().filter_map(named).collect::<Map<_, _>>())
     }
 
@@ -55,13 +61,13 @@ impl WorkflowMachine {
     ///
     /// # Errors
     /// `expression_failed`.
-    pub(super) fn came_to(&self, scope: usize) -> Result<Value> {
+    pub(super) fn came_to(&self, scope: usize) -> Result<Arc<Value>> {
         let running = self.state.running(scope);
         let plan = &self.plan.scopes[running.scope];
         match (&plan.output, &plan.last[..]) {
-            (Some(output), _) => output.make(&self.view(scope)),
+            (Some(output), _) => output.make(&self.view(scope)).map(Arc::new),
             (None, [only]) => Ok(done(running, *only).cloned().unwrap_or_default()),
-            (None, several) => Ok(self.outputs(running, several)),
+            (None, several) => Ok(Arc::new(self.outputs(running, several))),
         }
     }
 
@@ -82,7 +88,12 @@ impl WorkflowMachine {
         }
         let Step::Group(group) = self.state.step(place) else { unreachable!("a loop that decides is a group") };
         let scope = group.active.values().next().copied().unwrap_or(place.scope);
-        View { machine: self, scope, output: group.results.last(), iteration: Some(group.begun) }
+        View {
+            machine: self,
+            scope,
+            output: group.results.last().map(|output| &**output),
+            iteration: Some(group.begun),
+        }
     }
 
     /// What a condition's function is asked.
@@ -91,7 +102,7 @@ impl WorkflowMachine {
         let mut question = json!({
             "workflow": self.plan.spec.name,
             "step": node.id,
-            "input": self.given(place).unwrap_or_default(),
+            "input": *self.given(place).unwrap_or_default(),
             "state": *self.state.values,
         });
         let view = self.condition_view(place, asks);
@@ -110,7 +121,7 @@ impl WorkflowMachine {
     }
 }
 
-fn done(running: &Running, node: usize) -> Option<&Value> {
+fn done(running: &Running, node: usize) -> Option<&Arc<Value>> {
     if let Step::Done(output) = &running.nodes[node] { Some(output) } else { None }
 }
 
@@ -141,12 +152,12 @@ impl Known for View<'_> {
     fn look(&self, root: &Root) -> Option<Cow<'_, Value>> {
         let state = &self.machine.state;
         Some(match root {
-            Root::Input => Cow::Borrowed(&state.input),
+            Root::Input => Cow::Borrowed(&*state.input),
             Root::State => Cow::Owned(Value::Object((*state.values).clone())),
-            Root::Step { up, node } => Cow::Borrowed(done(self.out(*up)?, *node)?),
+            Root::Step { up, node } => Cow::Borrowed(&**done(self.out(*up)?, *node)?),
             Root::Item => {
                 let scope = self.nearest(true)?;
-                Cow::Borrowed(&scope.given)
+                Cow::Borrowed(&*scope.given)
             }
             Root::Index => Cow::Owned(self.nearest(true)?.index.into()),
             Root::Iteration => match self.iteration {
@@ -165,7 +176,7 @@ impl Known for View<'_> {
             if let Root::Step { up, node } = root {
                 any_step = true;
                 let Some(scope) = self.out(*up) else { continue };
-                let id = &self.machine.plan.scopes[scope.scope].nodes[*node].id;
+                let id = self.machine.plan.scopes[scope.scope].nodes[*node].id.as_str();
                 // What was skipped stays undefined.
                 steps.extend(done(scope, *node).map(|value| (id.replace('-', "_"), seen(value))));
             } else if let Some(value) = self.look(root) {
