@@ -7,7 +7,9 @@ use lomusai_core::storage::{Batch, RunAppend, ThreadChange, refusal};
 use lomusai_core::{Error, Result};
 use lomusai_wire::{RunId, RunInfo, RunStatus, ThreadId, codes};
 use rusqlite::{Connection, OptionalExtension as _, params};
-use serde::Serialize;
+use serde::de::IntoDeserializer as _;
+use serde::de::value::StrDeserializer;
+use serde::{Deserialize as _, Serialize};
 
 use super::fault::Fault;
 use super::schema::{natural, stored};
@@ -87,10 +89,9 @@ struct FoundRun {
     n: i64,
     seq: u64,
     epoch: u64,
-    agent: String,
-    status: String,
-    thread: Option<String>,
-    parent: Option<String>,
+    /// Whether what the indexes are over stays as it is.
+    same: bool,
+    was_final: bool,
 }
 
 impl Run {
@@ -103,19 +104,27 @@ impl Run {
         Ok(Self { expected_seq, epoch, owner, events, line: json(&info)?, info })
     }
 
+    /// The thread and the parent that it names.
+    fn above(&self) -> (Option<&str>, Option<&str>) {
+        let info = &self.info;
+        (info.thread.as_ref().map(ThreadId::as_str), info.parent.as_ref().map(|parent| parent.run_id.as_str()))
+    }
+
     fn check(&self, conn: &Connection) -> Result<Option<FoundRun>, Fault> {
         let id = &self.info.run_id;
-        let mut find =
-            conn.prepare_cached("SELECT n, seq, epoch, agent, status, thread, parent FROM runs WHERE run_id = ?1")?;
-        let found = find.query_row([id.as_str()], |row| {
+        let mut find = conn.prepare_cached(
+            "SELECT n, seq, epoch, status = ?2 AND agent = ?3 AND thread IS ?4 AND parent IS ?5, status FROM runs
+             WHERE run_id = ?1",
+        )?;
+        let (thread, parent) = self.above();
+        let wanted = params![id.as_str(), self.info.status.as_str(), self.info.agent, thread, parent];
+        let found = find.query_row(wanted, |row| {
             Ok(FoundRun {
                 n: row.get(0)?,
                 seq: natural(row.get(1)?),
                 epoch: natural(row.get(2)?),
-                agent: row.get(3)?,
-                status: row.get(4)?,
-                thread: row.get(5)?,
-                parent: row.get(6)?,
+                same: row.get(3)?,
+                was_final: is_final(row.get_ref(4)?.as_str()?),
             })
         });
         let found = found.optional()?;
@@ -132,8 +141,7 @@ impl Run {
 
     fn write(&self, conn: &Connection, found: Option<FoundRun>) -> Result<(), Fault> {
         let info = &self.info;
-        let (thread, parent) =
-            (info.thread.as_ref().map(ThreadId::as_str), info.parent.as_ref().map(|p| p.run_id.as_str()));
+        let (thread, parent) = self.above();
         let (status, seq, owner) = (info.status.as_str(), stored(info.seq), Some(&*self.owner));
         // Who has ended is held by nobody.
         let owner = owner.filter(|_| !info.status.is_final());
@@ -147,12 +155,7 @@ impl Run {
                 create.insert(params![id, info.agent, status, thread, parent, seq, epoch, owner, self.line])?
             }
             // Most appends: none of the indexes is touched.
-            Some(run)
-                if run.status == status
-                    && run.agent == info.agent
-                    && run.thread.as_deref() == thread
-                    && run.parent.as_deref() == parent =>
-            {
+            Some(run) if run.same => {
                 let mut update = conn.prepare_cached("UPDATE runs SET seq = ?2, info = ?3 WHERE n = ?1")?;
                 update.execute(params![run.n, seq, self.line])?;
                 run.n
@@ -162,7 +165,7 @@ impl Run {
                     "UPDATE runs SET agent = ?2, status = ?3, thread = ?4, parent = ?5, seq = ?6, info = ?7,
                      owner = iif(?8, NULL, owner) WHERE n = ?1",
                 )?;
-                let ends = info.status.is_final() && !is_final(&run.status);
+                let ends = info.status.is_final() && !run.was_final;
                 update.execute(params![run.n, info.agent, status, thread, parent, seq, self.line, ends])?;
                 run.n
             }
@@ -255,7 +258,8 @@ fn holder(conn: &Connection, thread: &FoundThread) -> Result<Option<RunId>, Faul
 
 fn is_final(status: &str) -> bool {
     // A status that this version does not know is taken for unfinished: nothing of it is given away.
-    serde_json::from_value(status.into()).is_ok_and(RunStatus::is_final)
+    let status: StrDeserializer<'_, serde::de::value::Error> = status.into_deserializer();
+    RunStatus::deserialize(status).is_ok_and(RunStatus::is_final)
 }
 
 impl Body {

@@ -1,4 +1,4 @@
-//! The store in one SQLite file. One thread writes, many commits to a transaction; a few threads read; callers only wait.
+//! The store in one SQLite file. One connection writes, many commits to a transaction; a few threads read.
 //!
 //! # One file
 //! Beside `agents.db` lie `agents.db-wal` and `agents.db-shm` while it is open, and after a crash: they belong to it, move them
@@ -39,6 +39,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use self::fault::{Fault, StoreFile};
+use self::writer::{Writer, stopped};
 
 /// How a [`SqliteStore`] works.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +72,8 @@ pub enum Sync {
 
 /// A store in one SQLite file.
 ///
-/// Needs no runtime: its futures can be awaited anywhere. Dropping it writes what is queued and blocks until that is done;
+/// Needs no runtime: its futures can be awaited anywhere. Awaiting a commit under [`Sync::Normal`] writes it, which takes some
+/// microseconds; nothing else holds up the thread that awaits. Dropping the store writes what is queued and blocks until that is done;
 /// [`close`](Store::close) does the same without blocking.
 ///
 /// # Example
@@ -92,17 +94,13 @@ pub enum Sync {
 /// ```
 pub struct SqliteStore {
     file: Arc<StoreFile>,
-    /// Empty once the store is closed: the threads end when they have done what is queued.
-    doors: Mutex<Option<Doors>>,
-    writer: Option<JoinHandle<()>>,
+    writer: Arc<Writer>,
+    /// The way to the threads that read. Empty once the store is closed: they end when they have done what is queued.
+    read: Mutex<Option<mpsc::Sender<reader::Job>>>,
+    /// Writes what nobody who waits for it writes, and leaves last.
+    thread: Option<JoinHandle<()>>,
     closed: Shared<oneshot::Receiver<Result<()>>>,
     process: u32,
-}
-
-/// The ways to the threads.
-struct Doors {
-    write: mpsc::Sender<Box<dyn writer::Job>>,
-    read: mpsc::Sender<reader::Job>,
 }
 
 impl SqliteStore {
@@ -140,26 +138,27 @@ impl SqliteStore {
             })
             .collect::<Result<_>>()?;
 
-        let (write, jobs) = mpsc::channel();
+        let writer = Arc::new(Writer::new(conn, Arc::clone(&file)));
         let (gone, closed) = oneshot::channel();
-        let writer = {
-            let file = Arc::clone(&file);
-            let writer = std::thread::Builder::new().name("lomusai-write".into());
+        let thread = {
+            let (file, writer) = (Arc::clone(&file), Arc::clone(&writer));
+            let thread = std::thread::Builder::new().name("lomusai-write".into());
             let work = move || {
-                writer::run(&conn, &file, &jobs);
-                // The writer leaves last: the last connection to close empties the log into the file.
+                let conn = writer.run();
+                // It leaves last: the last connection to close empties the log into the file.
                 for reader in readers {
                     let _ = reader.join();
                 }
                 // Nobody may be waiting.
-                let _ = gone.send(schema::close(conn).map_err(|error| file.error(error)));
+                let _ = gone.send(conn.map_or(Ok(()), schema::close).map_err(|error| file.error(error)));
             };
-            writer.spawn(work).map_err(no_thread)?
+            thread.spawn(work).map_err(no_thread)?
         };
         Ok(Self {
             file,
-            doors: Mutex::new(Some(Doors { write, read })),
-            writer: Some(writer),
+            writer,
+            read: Mutex::new(Some(read)),
+            thread: Some(thread),
             closed: closed.shared(),
             process: std::process::id(),
         })
@@ -172,8 +171,10 @@ impl SqliteStore {
     ) -> BoxFuture<'a, Result<T>> {
         let file = Arc::clone(&self.file);
         let (job, answer) = writer::job(move |conn| work(conn).map_err(|fault| file.fault(fault)));
-        let sent = self.send(|doors| doors.write.send(job).is_ok());
-        Box::pin(async move { sent.and(answer.await.unwrap_or_else(|_| Err(stopped()))) })
+        if let Err(error) = self.check_process().and_then(|()| self.writer.send(job)) {
+            return Box::pin(std::future::ready(Err(error)));
+        }
+        Box::pin(async move { answer.await.unwrap_or_else(|_| Err(stopped())) })
     }
 
     /// Has a reader do this. It sees all that was committed before.
@@ -188,23 +189,27 @@ impl SqliteStore {
             // Nobody may be waiting.
             let _ = reply.send(result.map_err(|fault| file.fault(fault)));
         });
-        let sent = self.send(|doors| doors.read.send(job).is_ok());
+        let sent = self.check_process().and_then(|()| match &*self.read.lock() {
+            None => Err(refusal::closed()),
+            Some(readers) => readers.send(job).map_err(|_| stopped()),
+        });
         Box::pin(async move { sent.and(answer.await.unwrap_or_else(|_| Err(stopped()))) })
     }
 
-    fn send(&self, send: impl FnOnce(&Doors) -> bool) -> Result<()> {
-        // Before the lock: a fork may have copied it locked, and none of the threads.
+    /// Comes before any lock: a fork may have copied it locked, and none of the threads.
+    fn check_process(&self) -> Result<()> {
         if self.is_forked() {
             return Err(Error::new(
                 codes::ENGINE_FORKED,
                 format!("the store `{}` was opened before a fork: open it in each process", self.file.path.display()),
             ));
         }
-        match &*self.doors.lock() {
-            None => Err(refusal::closed()),
-            Some(doors) if send(doors) => Ok(()),
-            Some(_) => Err(stopped()),
-        }
+        Ok(())
+    }
+
+    fn begin_close(&self) {
+        self.read.lock().take();
+        self.writer.close();
     }
 
     fn is_forked(&self) -> bool {
@@ -212,22 +217,18 @@ impl SqliteStore {
     }
 }
 
-fn stopped() -> Error {
-    Error::new(codes::INTERNAL, "a thread of the store has stopped: open a new engine, and please report this")
-}
-
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        let (doors, writer) = (self.doors.get_mut().take(), self.writer.take());
+        let thread = self.thread.take();
         if self.is_forked() {
             // The threads stayed behind with the parent; what waits for them would wait for ever.
-            std::mem::forget((doors, writer));
+            std::mem::forget((self.read.get_mut().take(), thread, Arc::clone(&self.writer)));
             return;
         }
-        drop(doors);
-        if let Some(writer) = writer {
+        self.begin_close();
+        if let Some(thread) = thread {
             // A panic in there has been reported to those who waited.
-            let _ = writer.join();
+            let _ = thread.join();
         }
     }
 }
@@ -240,8 +241,14 @@ impl std::fmt::Debug for SqliteStore {
 
 impl Store for SqliteStore {
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<()>> {
-        match commit::Prepared::new(batch) {
-            Ok(batch) => self.write(move |conn| batch.write(conn)),
+        let run = batch.run.as_ref().map(|append| append.info.run_id.clone());
+        let written = self.check_process().and_then(|()| commit::Prepared::new(batch)).and_then(|batch| {
+            let file = Arc::clone(&self.file);
+            let (job, answer) = writer::job(move |conn| batch.write(conn).map_err(|fault| file.fault(fault)));
+            self.writer.commit(run.as_ref(), job, answer)
+        });
+        match written {
+            Ok(written) => Box::pin(written),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }
@@ -255,7 +262,7 @@ impl Store for SqliteStore {
             // There is nothing here to wait for: the file is the parent's.
             return Box::pin(std::future::ready(Ok(())));
         }
-        drop(self.doors.lock().take());
+        self.begin_close();
         let closed = self.closed.clone();
         Box::pin(async move { closed.await.unwrap_or_else(|_| Err(stopped())) })
     }

@@ -12,7 +12,7 @@ use super::fault::StoreFile;
 const APPLICATION_ID: i64 = 0x4c4f_4d55;
 
 /// Statements that bring a store from version `index` to `index + 1`. Published ones never change: a change is a new one.
-const MIGRATIONS: [&str; 1] = [V1];
+const MIGRATIONS: [&str; 2] = [V1, V2];
 
 const VERSION: i64 = MIGRATIONS.len() as i64;
 
@@ -87,6 +87,21 @@ CREATE TABLE owners (
     owner TEXT PRIMARY KEY NOT NULL,
     until_ms INTEGER NOT NULL
 ) STRICT;
+";
+
+/// Events lie in the order of their key, in one tree: a commit writes two pages, not three.
+const V2: &str = "
+CREATE TABLE ordered_events (
+    run INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    body TEXT,
+    blob TEXT,
+    PRIMARY KEY (run, seq)
+) STRICT, WITHOUT ROWID;
+INSERT INTO ordered_events SELECT run, seq, body, blob FROM events ORDER BY run, seq;
+DROP TABLE events;
+ALTER TABLE ordered_events RENAME TO events;
+CREATE INDEX events_by_blob ON events (blob) WHERE blob IS NOT NULL;
 ";
 
 /// Opens the writer's connection and brings the tables up to date.
