@@ -1,25 +1,28 @@
 //! One run's task: feeds its machine, commits what it decides, then carries it out. Nothing is carried out before it is committed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lomusai_core::agent::{AgentMachine, Plan, Start};
 use lomusai_core::cancel::CancelToken;
-use lomusai_core::machine::{ChildOutcome, Decision, Input, Machine, ModelOutcome, Spent};
+use lomusai_core::component::CallContext;
+use lomusai_core::machine::{ChildOutcome, Decision, Effect, Input, Machine, ModelOutcome, Spent};
 use lomusai_core::storage::{Batch, RunAppend, ThreadChange};
-use lomusai_core::workflow::{self, WorkflowPlan};
+use lomusai_core::workflow::WorkflowPlan;
 use lomusai_core::{BoxFuture, Error, Result};
 use lomusai_wire::{
-    Command, EffectId, ErrorBody, EventBody, History, LogLevel, OnBusy, RunId, RunInfo, RunOutput, RunStatus, ThreadId,
-    Usage, codes,
+    Command, EffectId, EffectKind, ErrorBody, EventBody, History, LogLevel, OnBusy, RunId, RunInfo, RunOutput,
+    RunStatus, ThreadId, Usage, codes,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::effects::{attach, carry_out, stop, weight};
+use crate::effects::{attach, carry_out, context, stop, weight};
 use crate::inner::Inner;
 use crate::run::{Live, Msg, RunResult};
 
@@ -45,6 +48,8 @@ pub(crate) struct Driver {
     pub(crate) limits: Limits,
     /// Names of stream processors.
     pub(crate) stream: Arc<[String]>,
+    /// What all calls of the run are told. Made when the first effect begins.
+    pub(crate) context: Option<CallContext>,
     pub(crate) work: Work,
 }
 
@@ -118,8 +123,11 @@ pub(crate) struct Limits {
 /// What is under way.
 #[derive(Default)]
 pub(crate) struct Work {
+    /// Effects that have just begun, oldest first: many answer when they are first asked.
+    fresh: VecDeque<BoxFuture<'static, Input>>,
+    /// Effects that are waited for.
     effects: FuturesUnordered<BoxFuture<'static, Input>>,
-    tokens: HashMap<EffectId, CancelToken>,
+    tokens: BTreeMap<EffectId, CancelToken>,
     timers: Vec<Timer>,
     grace: Option<Instant>,
     deadline: Option<Instant>,
@@ -127,6 +135,13 @@ pub(crate) struct Work {
     /// The last error of a host function, with the host's own object, which no journal can hold.
     host_error: Option<Error>,
     finished: Option<Finished>,
+}
+
+impl Work {
+    /// Whether no effect is under way.
+    fn is_idle(&self) -> bool {
+        self.fresh.is_empty() && self.effects.is_empty()
+    }
 }
 
 /// Something that goes off by itself.
@@ -148,8 +163,8 @@ struct Finished {
 pub(crate) enum First {
     /// Begin a new run of an agent.
     Start(Box<Start>, OnBusy),
-    /// Begin a new run of a workflow.
-    StartWorkflow(Box<workflow::Start>),
+    /// Begin a new run of a workflow, with the events that its machine makes of its start.
+    StartWorkflow(Vec<EventBody>),
     /// Go on with a run that was under way.
     Recover,
     /// Handle this and say whether it was accepted.
@@ -186,7 +201,7 @@ impl Driver {
         let mut waiting = self.reattach();
         let began = match first {
             First::Start(start, on_busy) => self.start(*start, on_busy).await,
-            First::StartWorkflow(start) => self.turn(Input::StartWorkflow(start)).await,
+            First::StartWorkflow(events) => self.start_workflow(events).await,
             First::Recover => {
                 self.info.recoveries += 1;
                 self.turn(Input::Recover).await
@@ -245,6 +260,13 @@ impl Driver {
         }
     }
 
+    async fn start_workflow(&mut self, events: Vec<EventBody>) -> Result<()> {
+        let Machine::Workflow(machine) = &mut self.machine else { unreachable!("a workflow's run has its machine") };
+        let now_ms = self.engine.clock.now_ms();
+        let decision = machine.follow(events, now_ms);
+        self.commit(decision, now_ms).await
+    }
+
     /// Waits until the run that holds the thread has ended. One that is suspended may never: that is the error then.
     async fn wait_for_thread(&mut self, busy: Error) -> Result<()> {
         let holder: RunId = busy.body().details.get("run_id").and_then(|id| id.as_str()).unwrap_or_default().into();
@@ -298,7 +320,7 @@ impl Driver {
         match self.machine.status() {
             RunStatus::Running => false,
             RunStatus::Waiting => self.can_park(),
-            RunStatus::Suspended => self.work.effects.is_empty(),
+            RunStatus::Suspended => self.work.is_idle(),
             _ => true,
         }
     }
@@ -309,10 +331,23 @@ impl Driver {
         let publisher = &self.live.publisher;
         // One is the engine's, one is ours: more are somebody who waits for the result.
         let watched = !publisher.is_detached() || publisher.is_read() || Arc::strong_count(&self.live) > 2;
-        self.work.effects.is_empty() && !watched && self.work.timers.iter().all(|timer| timer.at > soon)
+        self.work.is_idle() && !watched && self.work.timers.iter().all(|timer| timer.at > soon)
     }
 
     async fn wake(&mut self) -> Woken {
+        // Others of this thread get their turn, too, where every effect answers at once.
+        tokio::task::consume_budget().await;
+        // The order is the one below.
+        while !self.work.fresh.is_empty() {
+            if let Ok(message) = self.inbox.try_recv() {
+                return Woken::Message(Some(message));
+            }
+            let Some(mut effect) = self.work.fresh.pop_front() else { break };
+            match poll_fn(|cx| Poll::Ready(effect.as_mut().poll(cx))).await {
+                Poll::Ready(input) => return Woken::Ended(input),
+                Poll::Pending => self.work.effects.push(effect),
+            }
+        }
         let work = &mut self.work;
         let timer = work.timers.iter().map(|timer| timer.at).chain(work.grace).chain(work.deadline).min();
         tokio::select! {
@@ -342,7 +377,8 @@ impl Driver {
 
     async fn command(&mut self, command: Command, reply: oneshot::Sender<Result<()>>) -> Result<()> {
         let grace = if let Command::Cancel { grace_ms, .. } = &command { Some(*grace_ms) } else { None };
-        let decision = match self.machine.step(Input::Command(command), self.engine.clock.now_ms()) {
+        let now_ms = self.engine.clock.now_ms();
+        let decision = match self.machine.step(Input::Command(command), now_ms) {
             Ok(decision) => decision,
             // What is wrong with a command is its sender's business, not the run's.
             Err(error) => {
@@ -354,7 +390,7 @@ impl Driver {
             self.live.cancel.cancel();
             self.work.grace = Some(Instant::now() + Duration::from_millis(grace_ms));
         }
-        let done = self.commit(decision).await;
+        let done = self.commit(decision, now_ms).await;
         let _ = reply.send(done.clone());
         done?;
         if grace == Some(0) {
@@ -438,8 +474,9 @@ impl Driver {
                 spent.push((id, usage, cost_nano_usd));
             }
         }
-        let decision = self.machine.step(Input::Fail(error, spent), self.engine.clock.now_ms())?;
-        self.commit(decision).await
+        let now_ms = self.engine.clock.now_ms();
+        let decision = self.machine.step(Input::Fail(error, spent), now_ms)?;
+        self.commit(decision, now_ms).await
     }
 
     async fn timer(&mut self) -> Result<()> {
@@ -468,12 +505,13 @@ impl Driver {
     }
 
     async fn turn(&mut self, input: Input) -> Result<()> {
-        self.turn_at(input, self.engine.clock.now_ms()).await
+        let now_ms = self.engine.clock.now_ms();
+        self.turn_at(input, now_ms).await
     }
 
     async fn turn_at(&mut self, input: Input, now_ms: u64) -> Result<()> {
         let decision = self.machine.step(input, now_ms)?;
-        self.commit(decision).await?;
+        self.commit(decision, now_ms).await?;
         if self.work.bytes > self.limits.run_bytes && self.machine.status() == RunStatus::Running {
             self.work.bytes = 0;
             let limit = self.limits.run_bytes;
@@ -484,15 +522,14 @@ impl Driver {
     }
 
     /// Commits events, tells the readers, begins effects: in this order.
-    async fn commit(&mut self, decision: Decision) -> Result<()> {
+    async fn commit(&mut self, decision: Decision, now_ms: u64) -> Result<()> {
         if decision.events.is_empty() {
             return Ok(());
         }
         let expected_seq = self.live.publisher.seq();
         self.work.bytes += decision.events.iter().map(weight).sum::<u64>();
         let progress = decision.events.iter().any(|event| matches!(event, EventBody::EffectCompleted { .. }));
-        let events = self.live.publisher.number(decision.events);
-        let now_ms = self.engine.clock.now_ms();
+        let events = self.live.publisher.number(decision.events, now_ms);
         self.info.seq = expected_seq + events.len() as u64;
         self.info.status = self.machine.status();
         self.info.wakes_at_ms = match self.info.status {
@@ -512,6 +549,7 @@ impl Driver {
         if expected_seq == 0 {
             batch.blobs = self.engine.unstored_spec(&self.plan);
         }
+        let brings_spec = !batch.blobs.is_empty();
         batch.run = Some(RunAppend {
             expected_seq,
             epoch: self.epoch,
@@ -520,21 +558,34 @@ impl Driver {
             info: self.info.clone(),
         });
         self.engine.store.commit(batch).await?;
-        if expected_seq == 0 {
+        if brings_spec {
             self.engine.stored_specs.lock().insert(self.plan.hash().to_owned());
         }
         for event in &events {
             self.note(&event.body);
-            self.engine.observe_event(event);
         }
+        self.engine.observe_events(&events);
         self.live.publisher.committed(&events).await;
         for effect in decision.effects {
-            let token = CancelToken::new();
-            self.work.tokens.insert(effect.effect_id.clone(), token.clone());
-            let future = carry_out(&self.engine, &self.live, effect, token, &self.stream, self.limits.message_bytes);
-            self.work.effects.push(future);
+            self.begin(effect, now_ms);
         }
         Ok(())
+    }
+
+    fn begin(&mut self, effect: Effect, now_ms: u64) {
+        // A model and a child run are sure to be waited for.
+        let waits = matches!(effect.kind, EffectKind::Model | EffectKind::Run);
+        let token = CancelToken::new();
+        self.work.tokens.insert(effect.effect_id.clone(), token.clone());
+        let mut context = self.context.get_or_insert_with(|| context(&self.live)).clone();
+        context.cancel = token;
+        context.deadline_ms = Some(now_ms.saturating_add(effect.timeout_ms));
+        let future = carry_out(&self.engine, &self.live, effect, context, &self.stream, self.limits.message_bytes);
+        if waits {
+            self.work.effects.push(future);
+        } else {
+            self.work.fresh.push_back(future);
+        }
     }
 
     fn thread_change(&mut self, first: bool, now_ms: u64) -> Option<ThreadChange> {
@@ -609,6 +660,7 @@ impl Driver {
     async fn settle(mut self, result: Result<()>) {
         self.work.tokens.values().for_each(CancelToken::cancel);
         // Drops what is under way: nobody waits for it any more.
+        self.work.fresh.clear();
         self.work.effects.clear();
         let settled = match result {
             Ok(()) => Ok(Arc::new(self.result())),

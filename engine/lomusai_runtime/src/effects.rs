@@ -1,45 +1,51 @@
 //! Carries out what a machine asks: calls the component, within its time, cancellable, and safe from its panics.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use lomusai_core::cancel::CancelToken;
 use lomusai_core::component::{CallContext, Emit};
-use lomusai_core::machine::{ChildOutcome, Effect, EffectInput, Input};
+use lomusai_core::machine::{ChildOutcome, Effect, EffectInput, Input, json_size};
 use lomusai_core::{BoxFuture, Error, Result};
 use lomusai_wire::{
     Command, EffectId, EffectKind, EventBody, Outcome, Part, RunId, RunStatus, StartRequest, WorkflowRequest, codes,
 };
-use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::ask::{ModelCall, StreamFilter};
 use crate::inner::Inner;
 use crate::layer::Patience;
 use crate::run::{Child, Live, Msg, RunResult};
 
-/// Begins an effect. The future gives the input that tells the machine how it ended.
+/// What all calls of a run are told.
+pub(crate) fn context(live: &Arc<Live>) -> CallContext {
+    let mut context = CallContext::new(live.run_id.clone(), "".into());
+    context.agent = live.agent.clone();
+    context.context = live.context.clone();
+    context.host = live.host.clone();
+    context.emit = Some(emitter(live));
+    context
+}
+
+/// Begins an effect. `context` lacks what the effect itself says. The future gives the input that tells the machine how it ended.
 pub(crate) fn carry_out(
     engine: &Arc<Inner>,
     live: &Arc<Live>,
     effect: Effect,
-    token: CancelToken,
+    mut context: CallContext,
     stream: &Arc<[String]>,
     message_bytes: u64,
 ) -> BoxFuture<'static, Input> {
     let (engine, live) = (engine.clone(), live.clone());
-    let mut context = CallContext::new(live.run_id.clone(), effect.effect_id.clone());
+    context.effect_id = effect.effect_id.clone();
     context.call_id = effect.call_id;
     context.attempt = effect.attempt;
-    context.agent = live.agent.clone();
-    context.cancel = token;
-    context.deadline_ms = Some(engine.clock.now_ms().saturating_add(effect.timeout_ms));
-    context.context = live.context.clone();
     context.resume = effect.resume;
-    context.host = live.host.clone();
-    context.emit = Some(emitter(&live));
     let (id, component, timeout_ms) = (effect.effect_id, effect.component, effect.timeout_ms);
     match effect.input {
         EffectInput::Model { request, number, structured, first_token_ms, between_tokens_ms } => {
@@ -211,11 +217,24 @@ struct Limit<'a> {
 
 impl Limit<'_> {
     async fn hold<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let caught = AssertUnwindSafe(work).catch_unwind();
-        match tokio::time::timeout(Duration::from_millis(self.timeout_ms), caught).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(panic)) => Err(panicked(self.word(), self.name, &*panic)),
-            Err(_) => {
+        let until = Instant::now().checked_add(Duration::from_millis(self.timeout_ms));
+        let mut caught = pin!(AssertUnwindSafe(work).catch_unwind());
+        // Only what does not answer at once needs a timer.
+        let mut timer = pin!(None);
+        let answer = poll_fn(|cx| {
+            if let Poll::Ready(answer) = caught.as_mut().poll(cx) {
+                return Poll::Ready(Some(answer));
+            }
+            let Some(until) = until else { return Poll::Pending };
+            if timer.is_none() {
+                timer.set(Some(tokio::time::sleep_until(until)));
+            }
+            timer.as_mut().as_pin_mut().expect("just set").poll(cx).map(|()| None)
+        });
+        match answer.await {
+            Some(Ok(result)) => result,
+            Some(Err(panic)) => Err(panicked(self.word(), self.name, &*panic)),
+            None => {
                 self.cancel.cancel();
                 Err(self.timed_out())
             }
@@ -261,9 +280,8 @@ pub(crate) fn weight(body: &EventBody) -> u64 {
     };
     100 + match body {
         EventBody::MessageCompleted { message } => parts(&message.parts),
-        EventBody::EffectCompleted { output: Some(Value::String(text)), .. } => text.len() as u64,
-        EventBody::EffectCompleted { output: Some(output), .. } => output.to_string().len() as u64,
-        EventBody::Custom { data, .. } => data.to_string().len() as u64,
+        EventBody::EffectCompleted { output: Some(output), .. } => json_size(output),
+        EventBody::Custom { data, .. } => json_size(data),
         _ => 0,
     }
 }

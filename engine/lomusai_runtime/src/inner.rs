@@ -122,9 +122,9 @@ impl Inner {
         }
     }
 
-    pub(crate) fn observe_event(&self, event: &Event) {
+    pub(crate) fn observe_events(&self, events: &[Arc<Event>]) {
         if let Some(sink) = &*self.telemetry.read() {
-            sink.event(event);
+            events.iter().for_each(|event| sink.event(event));
         }
     }
 
@@ -223,14 +223,14 @@ impl Inner {
         };
         let machine = WorkflowMachine::new(&plan, run_id.clone());
         // What is wrong with the input is told at once, before there is a run.
-        machine.handle(Input::StartWorkflow(Box::new(start.clone())), 0)?;
+        let begin = machine.handle(Input::StartWorkflow(Box::new(start)), 0)?;
         let mut info = RunInfo::new(run_id, &plan.spec.name, self.clock.now_ms());
         info.kind = SpecKind::Workflow;
         info.parent = parent;
         // What its children use is counted where its own parents and the engine count.
         let budgets = self.budgets.of_run(&info.run_id, None, &shared, Amount::default())?;
         let new = New { info, context, transient, detached, host, thread: None, timeout_ms: None, budgets };
-        let first = First::StartWorkflow(Box::new(start));
+        let first = First::StartWorkflow(begin);
         self.spawn_machine(machine.into(), AnyPlan::Workflow(plan), new, first, queue, begun)
     }
 
@@ -273,6 +273,7 @@ impl Inner {
             info,
             epoch: 1,
             thread,
+            context: None,
             work: Work::default(),
         };
         self.spawn(driver, first, begun);

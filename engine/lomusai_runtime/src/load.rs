@@ -136,6 +136,7 @@ impl Inner {
             info,
             epoch,
             thread,
+            context: None,
             work: Work::default(),
         })
     }

@@ -56,9 +56,8 @@ impl Publisher {
     }
 
     /// Gives durable events their numbers. They count once [`advance`](Self::advance) says that they are committed.
-    pub(crate) fn number(&self, bodies: Vec<EventBody>) -> Vec<Arc<Event>> {
+    pub(crate) fn number(&self, bodies: Vec<EventBody>, at_ms: u64) -> Vec<Arc<Event>> {
         let seq = self.seq();
-        let at_ms = self.clock.now_ms();
         let numbered = bodies.into_iter().zip(seq + 1..);
         numbered.map(|(body, seq)| Arc::new(Event::new(self.run_id.clone(), seq, 0, at_ms, body))).collect()
     }
@@ -67,6 +66,9 @@ impl Publisher {
     pub(crate) async fn committed(&self, events: &[Arc<Event>]) {
         if let Some(last) = events.last() {
             *self.place.lock() = Place { seq: last.seq, sub: 0 };
+        }
+        if !self.is_read() {
+            return;
         }
         for event in events {
             self.publish(event).await;
