@@ -1,11 +1,12 @@
-//! What a second core is worth: a thousand runs at once of a scripted model, inside the process. Pinned by `cargo xtask bench` to one core
-//! or to two; says what it took by the clock, in CPU time, and on its busiest thread.
+//! What a second core is worth: a thousand runs at once, of a scripted model (`turns`) or of a workflow of ten steps (`workflows`), inside
+//! the process. Pinned by `cargo xtask bench` to one core or to two; says what it took by the clock, in CPU time, and on its busiest thread.
 
 // Printing is what this program does.
 #![allow(clippy::print_stdout)]
 
 use lomusai::testing::ScriptedModel;
 use lomusai::{AgentSpec, Engine, Result, StartRequest};
+use lomusai_benches::flows::{self, STEPS};
 use lomusai_benches::{cpu_us, now, threads_cpu_us};
 use serde_json::json;
 
@@ -13,17 +14,17 @@ const AT_ONCE: usize = 1_000;
 const ROUNDS: usize = 20;
 
 fn main() -> Result<()> {
-    let engine = Engine::in_memory()?;
-    let call = json!({"calls": [{"name": "add", "arguments": {"a": 1, "b": 2}}]});
-    engine.register_provider("model", ScriptedModel::from_value(json!([call, {"says": "word ".repeat(20)}]))?)?;
-    engine.register_tool(lomusai_benches::add("add"))?;
-    let mut agent = AgentSpec::new("agent", "model");
-    agent.tools = vec!["add".into()];
-    engine.register_agent(agent)?;
+    let workflows = std::env::args().nth(1).is_some_and(|job| job == "workflows");
+    let engine = if workflows { flows::engine(None, None)? } else { turns()? };
     let rounds = |rounds: usize| {
         let engine = engine.clone();
         async move {
             for _ in 0..rounds {
+                if workflows {
+                    let runs = (0..AT_ONCE).map(|_| flows::run_chain(&engine, "bare", STEPS));
+                    futures_util::future::try_join_all(runs).await?;
+                    continue;
+                }
                 let runs = (0..AT_ONCE).map(|_| engine.run(StartRequest::new("agent", "go")));
                 for result in futures_util::future::try_join_all(runs).await? {
                     assert!(!result.text().is_empty(), "{:?}", result.error);
@@ -44,4 +45,16 @@ fn main() -> Result<()> {
         json!({"runs": runs, "wall_us": wall_us / runs, "cpu_us": (cpu_us() - cpu) / runs, "busiest_us": busiest / runs})
     );
     Ok(())
+}
+
+/// An engine whose agent answers behind one round of a tool.
+fn turns() -> Result<Engine> {
+    let engine = Engine::in_memory()?;
+    let call = json!({"calls": [{"name": "add", "arguments": {"a": 1, "b": 2}}]});
+    engine.register_provider("model", ScriptedModel::from_value(json!([call, {"says": "word ".repeat(20)}]))?)?;
+    engine.register_tool(lomusai_benches::add("add"))?;
+    let mut agent = AgentSpec::new("agent", "model");
+    agent.tools = vec!["add".into()];
+    engine.register_agent(agent)?;
+    Ok(engine)
 }

@@ -21,10 +21,12 @@ const AT_ONCE: u64 = 50;
 const SUSPENDED: u64 = 10_000;
 const FINISHED: u64 = 100_000;
 
+/// What is measured together, so that it can be measured alone.
+type Part = (&'static str, fn() -> Result<()>);
+
 fn main() -> Result<()> {
     let only = std::env::args().nth(1);
-    let parts: [(&str, fn() -> Result<()>); 4] =
-        [("memory", in_memory), ("durable", durable), ("suspended", suspended), ("open", open)];
+    let parts: [Part; 4] = [("memory", in_memory), ("durable", durable), ("suspended", suspended), ("open", open)];
     let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
     parts.into_iter().filter(|(part, _)| wanted(part)).try_for_each(|(_, measure)| measure())
 }
@@ -102,15 +104,16 @@ fn in_memory() -> Result<()> {
 }
 
 fn durable() -> Result<()> {
-    for (sync, name) in [(Sync::Normal, "normal"), (Sync::Full, "full")] {
+    // What waits for a disk is measured less often.
+    for (sync, name, runs) in [(Sync::Normal, "normal", RUNS), (Sync::Full, "full", AT_ONCE)] {
         let kept = TemporaryStore::new(sync)?;
         let engine = engine(Some(kept.store.clone()), Some(1))?;
-        let units = RUNS * STEPS;
+        let units = runs * STEPS;
         let before = stored_bytes(&kept);
-        let one = best(units, || chains(&engine, "bare", STEPS, RUNS))?;
+        let one = best(units, || chains(&engine, "bare", STEPS, runs))?;
         let one_wall_us = one.wall_us;
         let grown = (stored_bytes(&kept) - before) as f64 / (units * BATCHES) as f64;
-        let many = best(units, || at_once(&engine, "bare", STEPS, AT_ONCE, RUNS))?;
+        let many = best(units, || at_once(&engine, "bare", STEPS, AT_ONCE, runs))?;
         let case = format!("durable step, sync {name}");
         for (case, cost) in [(case.clone(), one), (format!("{case}, {AT_ONCE} runs at once"), many)] {
             print_case(&case, units, cost.us * units as f64);
@@ -118,7 +121,7 @@ fn durable() -> Result<()> {
             print_count(&format!("{case}: allocations"), cost.allocations);
         }
         print_count(&format!("{case}: bytes of the file"), grown);
-        let raw = raw(&kept, sync)?;
+        let raw = raw(&kept, sync, runs)?;
         let case = format!("the same as raw SQLite, sync {name}");
         print_case(&case, units, raw.us * units as f64);
         print_wall(&case, raw.wall_us);
@@ -129,7 +132,7 @@ fn durable() -> Result<()> {
 
 /// The rows of the store's last run, written again for other runs by nothing but SQLite: a transaction wherever the store made one, into the
 /// store's own tables.
-fn raw(kept: &TemporaryStore, sync: Sync) -> Result<Cost> {
+fn raw(kept: &TemporaryStore, sync: Sync, runs: u64) -> Result<Cost> {
     let conn = connect(kept);
     conn.pragma_update(None, "synchronous", if sync == Sync::Full { "FULL" } else { "NORMAL" }).expect("a pragma");
     let (n, info): (i64, String) = conn
@@ -140,7 +143,7 @@ fn raw(kept: &TemporaryStore, sync: Sync) -> Result<Cost> {
         events.query_map([n], |row| row.get(0)).expect("rows").collect::<rusqlite::Result<_>>().expect("texts");
     assert_eq!(events.len() as u64, 2 * STEPS + 2, "a start, a start and an end of each step, an end");
     let write = || -> rusqlite::Result<()> {
-        for run in 0..RUNS {
+        for run in 0..runs {
             let mut n = 0;
             for (group, events) in events.chunks(2).enumerate() {
                 conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
@@ -164,7 +167,7 @@ fn raw(kept: &TemporaryStore, sync: Sync) -> Result<Cost> {
         }
         Ok(())
     };
-    best(RUNS * STEPS, || {
+    best(runs * STEPS, || {
         write().expect("rows that fit");
         Ok(())
     })

@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -61,10 +61,10 @@ pub(crate) fn carry_out(
         EffectInput::Tool { arguments } => Box::pin(async move {
             let limit = Limit { kind: EffectKind::Tool, name: &component, timeout_ms, cancel: context.cancel.clone() };
             let result = limit
-                .hold(async {
+                .hold(pin!(async {
                     let tool = engine.registry.tool(&component)?;
                     engine.call_tool(&*tool, &component, context, &arguments).await
-                })
+                }))
                 .await;
             Input::Tool(id, result)
         }),
@@ -72,10 +72,10 @@ pub(crate) fn carry_out(
             context.state = state;
             let limit = Limit { kind: EffectKind::Step, name: &component, timeout_ms, cancel: context.cancel.clone() };
             let result = limit
-                .hold(async {
+                .hold(pin!(async {
                     let step = engine.registry.step(&component)?;
                     step.call(context, input).await
-                })
+                }))
                 .await;
             Input::Step(id, result)
         }),
@@ -90,10 +90,10 @@ pub(crate) fn carry_out(
         EffectInput::Call { input } => Box::pin(async move {
             let limit = Limit { kind: EffectKind::Call, name: &component, timeout_ms, cancel: context.cancel.clone() };
             let result = limit
-                .hold(async {
+                .hold(pin!(async {
                     let function = engine.registry.function(&component)?;
                     function.call(context, input).await
-                })
+                }))
                 .await;
             Input::Call(id, result)
         }),
@@ -216,7 +216,8 @@ struct Limit<'a> {
 }
 
 impl Limit<'_> {
-    async fn hold<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+    // Pinned by its caller: a future that is moved into another lies in it twice.
+    async fn hold<T>(&self, work: Pin<&mut impl Future<Output = Result<T>>>) -> Result<T> {
         let until = Instant::now().checked_add(Duration::from_millis(self.timeout_ms));
         let mut caught = pin!(AssertUnwindSafe(work).catch_unwind());
         // Only what does not answer at once needs a timer.

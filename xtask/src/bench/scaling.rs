@@ -1,5 +1,7 @@
 //! What a second core is worth: one program, pinned to one core and to two by turns.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -19,21 +21,27 @@ struct Line {
     busiest_us: f64,
 }
 
-/// The pairs, one core and two.
-pub(super) struct Figures(Vec<(Line, Line)>);
+/// What is run a thousand times at once.
+const JOBS: [&str; 2] = ["turns", "workflows"];
+
+/// Of each job the pairs, one core and two.
+pub(super) struct Figures(Vec<(&'static str, Pairs)>);
+
+struct Pairs(Vec<(Line, Line)>);
 
 pub(super) fn measure(kitchen: &Kitchen<'_>) -> Result<Figures, String> {
     kitchen.shell.need("taskset", "util-linux")?;
-    let pinned = |cores: &str| {
+    let pinned = |job: &str, cores: &str| {
         let mut program = kitchen.shell.command("taskset");
-        program.args(["-c", cores]).arg(kitchen.folder.join("release/scaling"));
+        program.args(["-c", cores]).arg(kitchen.folder.join("release/scaling")).arg(job);
         let line: Option<Line> = lines_of(&mut program)?.pop();
         line.ok_or_else(|| "scaling printed nothing".to_owned())
     };
-    (0..PAIRS).map(|_| Ok((pinned("0")?, pinned("0,1")?))).collect::<Result<_, String>>().map(Figures)
+    let pairs = |job| (0..PAIRS).map(|_| Ok((pinned(job, "0")?, pinned(job, "0,1")?))).collect::<Result<_, String>>();
+    JOBS.into_iter().map(|job| Ok((job, Pairs(pairs(job)?)))).collect::<Result<_, String>>().map(Figures)
 }
 
-impl Figures {
+impl Pairs {
     fn median(&self, of: impl Fn(&Line, &Line) -> f64) -> f64 {
         let mut all: Vec<f64> = self.0.iter().map(|(one, two)| of(one, two)).collect();
         all.sort_by(f64::total_cmp);
@@ -48,11 +56,15 @@ impl Figures {
             ("CPU time of a run on two cores, times that on one", self.median(|one, two| two.cpu_us / one.cpu_us)),
         ]
     }
+}
 
+impl Figures {
     pub(super) fn print(&self) {
-        println!("\nscaling: a thousand scripted runs at once, one core and two, median of {PAIRS} pairs");
-        for (what, gain) in self.gains() {
-            println!("{what:<52} {gain:>6.2}");
+        for (job, pairs) in &self.0 {
+            println!("\nscaling: a thousand {job} at once, one core and two, median of {PAIRS} pairs");
+            for (what, gain) in pairs.gains() {
+                println!("{what:<52} {gain:>6.2}");
+            }
         }
         println!(
             "wanted: >= {WANTED}. The clock counts what else the machine does; the busiest thread's CPU time does not."
@@ -60,6 +72,10 @@ impl Figures {
     }
 
     pub(super) fn json(&self) -> Value {
-        json!({"pairs": self.0, "wanted": WANTED, "medians": self.gains().into_iter().collect::<std::collections::BTreeMap<_, _>>()})
+        let figures = self.0.iter().map(|(job, pairs)| {
+            let medians: BTreeMap<_, _> = pairs.gains().into_iter().collect();
+            (*job, json!({"pairs": pairs.0, "wanted": WANTED, "medians": medians}))
+        });
+        json!(figures.collect::<BTreeMap<_, _>>())
     }
 }

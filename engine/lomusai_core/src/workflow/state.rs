@@ -26,8 +26,8 @@ pub(super) struct State {
     pub(super) scopes: Vec<Option<Running>>,
     /// What follows from what has happened, in order.
     pub(super) todo: VecDeque<Todo>,
-    /// Effects that were started or wait.
-    pub(super) open: BTreeMap<EffectId, Open>,
+    /// Effects that were started or wait. Boxed: a tree has room for eleven where it holds one, which is what most runs have.
+    pub(super) open: BTreeMap<EffectId, Box<Open>>,
     /// Signals that nobody has waited for yet, oldest first.
     pub(super) signals: VecDeque<(String, Value)>,
     pub(super) suspended: bool,

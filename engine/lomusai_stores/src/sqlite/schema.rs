@@ -217,3 +217,37 @@ pub(super) fn stored(n: u64) -> i64 {
 pub(super) fn natural(n: i64) -> u64 {
     n.max(0) as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::SqliteOptions;
+
+    #[test]
+    fn a_store_of_the_first_version_keeps_its_events() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(V1).unwrap();
+        old.execute_batch(
+            "INSERT INTO events (run, seq, body, blob) VALUES (2, 1, 'c', NULL), (1, 2, NULL, 'hash'), (1, 1, 'a', NULL)",
+        )
+        .unwrap();
+        old.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        drop(old);
+
+        let conn = open(&StoreFile::new(&path, &SqliteOptions::default()).unwrap()).unwrap();
+        let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+        assert_eq!(version, VERSION);
+        let events = "SELECT group_concat(run || seq || ifnull(body, '') || ifnull(blob, ''), ' ') FROM events";
+        let events: String = conn.query_row(events, [], |row| row.get(0)).unwrap();
+        assert_eq!(events, "11a 12hash 21c");
+        let found: i64 = conn
+            .query_row("SELECT count(*) FROM events INDEXED BY events_by_blob WHERE blob = 'hash'", [], |row| {
+                row.get(0)
+            })
+            .unwrap();
+        assert_eq!(found, 1);
+    }
+}

@@ -88,7 +88,7 @@ impl WorkflowMachine {
                     resume: resume.clone(),
                     status: due_at_ms.map_or(OpenStatus::Running, OpenStatus::Sleeping),
                 };
-                self.state.open.insert(effect_id.clone(), open);
+                self.state.open.insert(effect_id.clone(), Box::new(open));
             }
             EventBody::EffectSuspended { pending } => {
                 self.take_todo(place);
@@ -99,7 +99,7 @@ impl WorkflowMachine {
                         *self.state.step_mut(place) = Step::Open;
                         let open =
                             Open { place, kind: EffectKind::Step, asks, attempt: 0, tries: 0, resume: None, status };
-                        self.state.open.insert(pending.effect_id.clone(), open);
+                        self.state.open.insert(pending.effect_id.clone(), Box::new(open));
                     }
                 }
             }
@@ -200,7 +200,7 @@ impl WorkflowMachine {
         }
     }
 
-    fn failed(&mut self, place: Place, asks: Asks, open: Option<Open>, error: &ErrorBody) {
+    fn failed(&mut self, place: Place, asks: Asks, open: Option<Box<Open>>, error: &ErrorBody) {
         // A condition that cannot be told does not hold; but not when the run itself ends it.
         let ends = self.state.cancelling || self.state.failure.is_some() || self.state.bailed.is_some();
         if asks != Asks::Action && !ends {

@@ -80,7 +80,12 @@ impl WorkflowMachine {
 
     /// An answer to an effect that is not at work (any more) means nothing: it is late, or the second one.
     fn if_running(&self, id: &EffectId, f: impl FnOnce(&Open) -> Vec<EventBody>) -> Vec<EventBody> {
-        self.state.open.get(id).filter(|open| open.status == OpenStatus::Running).map(f).unwrap_or_default()
+        self.state
+            .open
+            .get(id)
+            .filter(|open| open.status == OpenStatus::Running)
+            .map(|open| f(open))
+            .unwrap_or_default()
     }
 
     fn start(&self, start: Start) -> Result<Vec<EventBody>> {
@@ -119,7 +124,8 @@ impl WorkflowMachine {
             let error = Error::new(codes::STEP_RESULT_INVALID, message);
             return vec![self.failure(id, open, &error, now_ms, Took::default())];
         }
-        let mut events: Vec<EventBody> = Vec::with_capacity(1 + state.len());
+        // With room for what follows: mostly the start of the next step.
+        let mut events: Vec<EventBody> = Vec::with_capacity(2 + state.len());
         for (key, mut value) in state {
             normalise(&mut value);
             events.push(EventBody::StateSet { effect_id: Some(id.clone()), key, value });

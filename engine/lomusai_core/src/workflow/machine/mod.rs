@@ -90,7 +90,7 @@ impl WorkflowMachine {
             OpenStatus::Suspended(pending) => Some((**pending).clone()),
             _ => None,
         };
-        let mut pending: Vec<Pending> = self.state.open.values().filter_map(suspended).collect();
+        let mut pending: Vec<Pending> = self.state.open.values().map(Box::as_ref).filter_map(suspended).collect();
         pending.sort_by(|a, b| a.effect_id.canonical_cmp(&b.effect_id));
         pending
     }
