@@ -45,8 +45,11 @@ fn vector(text: &Value) -> Value {
     json!([5.0 * cos, 5.0 * sin])
 }
 
+/// How a server answers.
+type Answer = fn(&Request) -> Value;
+
 /// Every kind that embeds, its path, and how it answers.
-const KINDS: [(&str, &str, fn(&Request) -> Value); 6] = [
+const KINDS: [(&str, &str, Answer); 6] = [
     ("openai", "/embeddings", openai),
     ("mistral", "/embeddings", openai),
     ("compatible", "/embeddings", openai),
