@@ -88,6 +88,6 @@ mod tests {
     #[test]
     fn a_spec_without_a_name_is_refused() {
         assert!(name_functions("{}").unwrap_err().is(codes::ARGUMENT_INVALID));
-        assert!(name_functions("[").unwrap_err().is(codes::JSON_INVALID));
+        assert!(name_functions("{").unwrap_err().is(codes::JSON_INVALID));
     }
 }
