@@ -22,8 +22,8 @@ from lomusai._lomusai import Answer, Call
 
 
 def used() -> int:
-    """Bytes in use. A soak counts what is allocated and not given back, see tests/c/count_malloc.c; a short run looks at the
-    process, less what its allocator only keeps for later."""
+    """Bytes in use. A soak counts what is allocated and not given back, see tests/c/count_malloc.c; a short run looks
+    at the process, less what its allocator only keeps for later."""
     gc.collect()
     count = os.environ.get("LOMUSAI_MALLOC_COUNT")
     if count:

@@ -161,9 +161,7 @@ class Agent(Generic[T]):
                 spec[key] = value
         if instructions is not None:
             spec["instructions"] = (
-                instructions
-                if isinstance(instructions, str)
-                else {"function": self._function(instructions)}
+                instructions if isinstance(instructions, str) else {"function": self._function(instructions)}
             )
         spec["fallbacks"] = [{"model": item} if isinstance(item, str) else dict(item) for item in fallbacks]
         spec["tools"] = [self._tool(item) for item in tools]

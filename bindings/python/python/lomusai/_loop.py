@@ -36,7 +36,8 @@ async def _serve(handler: AsyncHandler, call: native.Call, answer: native.Answer
         # Refused when the call was answered before or nobody waits any more: both are no news here.
         with contextlib.suppress(LomusaiError):
             answer.reject(error)
-        # What ends the program of a caller's loop is, on a loop of the package, an error like any other: nobody looks at that thread.
+        # What ends the program of a caller's loop is, on a loop of the package, an error like any other: nobody looks
+        # at that thread.
         if isinstance(error, asyncio.CancelledError) or not (isinstance(error, Exception) or _on_own_loop()):
             raise
 
