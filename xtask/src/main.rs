@@ -13,6 +13,7 @@ mod dist;
 mod edition;
 mod files;
 mod shell;
+mod simulate;
 mod soak;
 mod suites;
 mod tally;
@@ -45,6 +46,12 @@ const TASKS: &[Task] = &[
         usage: crash::USAGE,
         help: "kill a process at every write of a workflow's journal",
         run: crash::run,
+    },
+    Task {
+        name: "simulate",
+        usage: simulate::USAGE,
+        help: "play seeds with faults on a virtual clock, or find the mutants of the engine",
+        run: simulate::run,
     },
     Task { name: "demo", usage: demo::USAGE, help: "one run in three programs: Python, Node, C", run: demo::run },
     Task {

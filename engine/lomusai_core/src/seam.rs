@@ -14,6 +14,9 @@ pub trait Clock: Send + Sync {
 pub trait Ids: Send + Sync {
     /// A run id that no other engine makes.
     fn run_id(&self) -> RunId;
+
+    /// What an engine calls itself to its store's leases: no two engines on one store may have the same.
+    fn owner(&self) -> String;
 }
 
 /// A clock that moves only when told to.
@@ -38,12 +41,16 @@ impl Clock for ManualClock {
     }
 }
 
-/// Run ids `r1`, `r2`, …
+/// Ids `r1`, `r2`, … of runs and `o3` of an engine: one count for both.
 #[derive(Debug, Default)]
 pub struct CountedIds(AtomicU64);
 
 impl Ids for CountedIds {
     fn run_id(&self) -> RunId {
         format!("r{}", self.0.fetch_add(1, Ordering::SeqCst) + 1).into()
+    }
+
+    fn owner(&self) -> String {
+        format!("o{}", self.0.fetch_add(1, Ordering::SeqCst) + 1)
     }
 }

@@ -29,14 +29,14 @@ impl Ids for RandomIds {
         push_hex(&mut id, &random);
         id.into()
     }
-}
 
-/// So many random bytes, in hex.
-pub(crate) fn random_hex(bytes: usize) -> String {
-    let (mut random, mut text) = (vec![0; bytes], String::with_capacity(bytes * 2));
-    fill(&mut random);
-    push_hex(&mut text, &random);
-    text
+    fn owner(&self) -> String {
+        let mut random = [0; 8];
+        fill(&mut random);
+        let mut owner = String::from("engine_");
+        push_hex(&mut owner, &random);
+        owner
+    }
 }
 
 fn fill(random: &mut [u8]) {

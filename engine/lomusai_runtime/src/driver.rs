@@ -11,13 +11,13 @@ use futures_util::stream::FuturesUnordered;
 use lomusai_core::agent::{AgentMachine, Plan, Start};
 use lomusai_core::cancel::CancelToken;
 use lomusai_core::component::CallContext;
-use lomusai_core::machine::{ChildOutcome, Decision, Effect, Input, Machine, ModelOutcome, Spent};
+use lomusai_core::machine::{ChildOutcome, Decision, Effect, EffectInput, Input, Machine, ModelOutcome, Spent};
 use lomusai_core::storage::{Batch, RunAppend, ThreadChange};
 use lomusai_core::workflow::WorkflowPlan;
 use lomusai_core::{BoxFuture, Error, Result};
 use lomusai_wire::{
-    Command, EffectId, EffectKind, ErrorBody, EventBody, History, LogLevel, OnBusy, RunId, RunInfo, RunOutput,
-    RunStatus, ThreadId, Usage, codes,
+    Command, EffectId, EffectKind, ErrorBody, EventBody, History, Kind, LogLevel, OnBusy, Outcome, RunId, RunInfo,
+    RunOutput, RunStatus, ThreadId, Usage, codes,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -124,9 +124,12 @@ pub(crate) struct Limits {
 #[derive(Default)]
 pub(crate) struct Work {
     /// Effects that have just begun, oldest first: many answer when they are first asked.
-    fresh: VecDeque<BoxFuture<'static, Input>>,
+    fresh: VecDeque<BoxFuture<'static, Result<Input>>>,
     /// Effects that are waited for.
-    effects: FuturesUnordered<BoxFuture<'static, Input>>,
+    effects: FuturesUnordered<BoxFuture<'static, Result<Input>>>,
+    /// Child runs that have not ended, by the effect they are for: they are told when nobody waits for them any more.
+    children: BTreeMap<EffectId, RunId>,
+    /// Sorted: who is told of a cancellation is told in one order, in every process.
     tokens: BTreeMap<EffectId, CancelToken>,
     timers: Vec<Timer>,
     grace: Option<Instant>,
@@ -181,7 +184,7 @@ pub(crate) enum First {
 )]
 enum Woken {
     Message(Option<Box<Msg>>),
-    Ended(Input),
+    Ended(Result<Input>),
     Timer,
 }
 
@@ -197,19 +200,22 @@ impl Driver {
     }
 
     async fn begin_and_loop(&mut self, first: First, begun: Option<oneshot::Sender<Result<()>>>) -> Result<()> {
+        self.engine.alive().await?;
         self.work.deadline = self.limits.run_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
-        let mut waiting = self.reattach();
+        self.reattach().await?;
+        // Of a run that was loaded: whoever carried out what is under way is gone, so that it is begun again, before anything else comes.
+        let interrupted = self.info.seq > 0 && self.machine.status() == RunStatus::Running;
+        let is_cancel = matches!(&first, First::Command(Command::Cancel { .. }, _));
+        if interrupted && !is_cancel && !matches!(first, First::Recover) {
+            self.recover().await?;
+        }
         let began = match first {
             First::Start(start, on_busy) => self.start(*start, on_busy).await,
             First::StartWorkflow(events) => self.start_workflow(events).await,
-            First::Recover => {
-                self.info.recoveries += 1;
-                self.turn(Input::Recover).await
-            }
+            First::Recover => self.recover().await,
             First::Command(command, reply) => Box::pin(self.command(command, reply)).await,
             First::Wake => Box::pin(self.timer()).await,
             First::Attach(effect, child) => {
-                waiting.retain(|(id, _)| *id != effect);
                 self.attach(effect, child);
                 Ok(())
             }
@@ -218,12 +224,23 @@ impl Driver {
             let _ = begun.send(began.clone());
         }
         began?;
+        if interrupted && is_cancel {
+            // Nothing is begun again then: what was under way is ended.
+            self.recover().await?;
+        }
         while !self.is_settled() {
             match self.wake().await {
                 Woken::Message(Some(message)) => self.message(*message).await?,
                 // Every handle keeps the sender: the engine itself is gone.
                 Woken::Message(None) => return Err(engine_closed()),
                 Woken::Ended(input) => {
+                    let input = input?;
+                    match &input {
+                        Input::Child(id, ChildOutcome::Finished { .. }) => drop(self.work.children.remove(id)),
+                        // It can be waited for again, also where what it waits for is known already and is not said twice.
+                        Input::Child(id, ChildOutcome::Suspended(_)) => drop(self.work.tokens.remove(id)),
+                        _ => {}
+                    }
                     // What a component said before it answered comes before its answer.
                     while let Ok(message) = self.inbox.try_recv() {
                         self.message(*message).await?;
@@ -235,6 +252,11 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    async fn recover(&mut self) -> Result<()> {
+        self.info.recoveries += 1;
+        self.turn(Input::Recover).await
     }
 
     /// Begins a new run; where it has a thread, on the conversation as it stands once the thread is free.
@@ -279,6 +301,7 @@ impl Driver {
             }
         };
         tokio::select! {
+            biased;
             () = ended => {}
             () = self.live.cancel.cancelled() => return Err(Error::new(codes::RUN_CANCELLED, "the run was cancelled before its thread was free")),
         }
@@ -288,18 +311,19 @@ impl Driver {
         }
     }
 
-    /// Timers of a run that was loaded, and children that may be at work.
-    fn reattach(&mut self) -> Vec<(EffectId, RunId)> {
+    /// Timers of a run that was loaded, and children that wait no more: they were told something, and whoever would have told this run of it
+    /// is gone.
+    async fn reattach(&mut self) -> Result<()> {
         for (effect_id, at_ms) in self.machine.timers() {
             self.set_timer(effect_id, at_ms);
         }
-        let children = self.machine.suspended_children();
-        for (id, child) in &children {
-            if self.engine.live(child).is_some() {
-                self.attach(id.clone(), child.clone());
+        for (id, child) in self.machine.suspended_children() {
+            match Box::pin(self.engine.has_moved_on(&child)).await? {
+                true => self.attach(id, child),
+                false => drop(self.work.children.insert(id, child)),
             }
         }
-        children
+        Ok(())
     }
 
     fn set_timer(&mut self, effect_id: EffectId, at_ms: u64) {
@@ -313,6 +337,7 @@ impl Driver {
         }
         let token = CancelToken::new();
         self.work.tokens.insert(id.clone(), token.clone());
+        self.work.children.insert(id.clone(), child.clone());
         self.work.effects.push(attach(&self.engine, id, child, token));
     }
 
@@ -413,27 +438,27 @@ impl Driver {
         let (Machine::Agent(_), Some((_, token))) = (&self.machine, model) else { return Ok(()) };
         token.cancel();
         match self.work.effects.next().await {
-            Some(input) => self.turn(input).await,
+            Some(input) => self.turn(input?).await,
             None => Ok(()),
         }
     }
 
     /// Ends what still works for a run that was told to stop. What its children used counts.
     async fn end_grace(&mut self) -> Result<()> {
-        for (id, outcome) in self.end_children().await {
+        for (id, outcome) in self.end_children().await? {
             self.turn(Input::Child(id, outcome)).await?;
         }
         self.turn(Input::GraceOver).await
     }
 
     /// Ends child runs where they are. Gives how they ended, which says what they used.
-    async fn end_children(&mut self) -> Vec<(EffectId, ChildOutcome)> {
+    async fn end_children(&mut self) -> Result<Vec<(EffectId, ChildOutcome)>> {
         self.stop_suspended();
         let mut children = self.machine.children();
         children.iter().filter_map(|(id, _)| self.work.tokens.get(id)).for_each(CancelToken::cancel);
         let (mut ended, mut told) = (Vec::with_capacity(children.len()), Vec::new());
         while !children.is_empty() {
-            match self.work.effects.next().await {
+            match self.work.effects.next().await.transpose()? {
                 Some(Input::Child(id, outcome)) => {
                     let Some(place) = children.iter().position(|(known, _)| *known == id) else { continue };
                     let waits = matches!(outcome, ChildOutcome::Suspended(_));
@@ -445,6 +470,7 @@ impl Driver {
                     }
                     children.swap_remove(place);
                     if !waits {
+                        self.work.children.remove(&id);
                         ended.push((id, outcome));
                     }
                 }
@@ -453,7 +479,7 @@ impl Driver {
                 None => break,
             }
         }
-        ended
+        Ok(ended)
     }
 
     /// Tells children that wait for a command that they are not wanted any more. How they end is heard like the end of any other.
@@ -469,7 +495,7 @@ impl Driver {
     /// Ends a run that crossed a limit, and its children with it.
     async fn fail(&mut self, error: Error) -> Result<()> {
         let mut spent = Spent::new();
-        for (id, outcome) in self.end_children().await {
+        for (id, outcome) in self.end_children().await? {
             if let ChildOutcome::Finished { usage, cost_nano_usd, .. } = outcome {
                 spent.push((id, usage, cost_nano_usd));
             }
@@ -577,6 +603,9 @@ impl Driver {
         let waits = matches!(effect.kind, EffectKind::Model | EffectKind::Run);
         let token = CancelToken::new();
         self.work.tokens.insert(effect.effect_id.clone(), token.clone());
+        if let EffectInput::Run { run_id, .. } | EffectInput::Workflow { run_id, .. } = &effect.input {
+            self.work.children.insert(effect.effect_id.clone(), run_id.clone());
+        }
         let mut context = self.context.get_or_insert_with(|| context(&self.live)).clone();
         context.cancel = token;
         context.deadline_ms = Some(now_ms.saturating_add(effect.timeout_ms));
@@ -618,6 +647,10 @@ impl Driver {
                 if let Some(token) = self.work.tokens.remove(effect_id) {
                     token.cancel();
                 }
+                // Its own future may be dropped before it can tell the child.
+                if let Some(child) = self.work.children.remove(effect_id) {
+                    self.engine.cancel_child(child);
+                }
                 self.work.timers.retain(|timer| timer.effect_id != *effect_id);
             }
             EventBody::EffectFailed { effect_id, retry_at_ms: Some(at_ms), .. } => {
@@ -633,7 +666,13 @@ impl Driver {
                     self.set_timer(pending.effect_id.clone(), at_ms);
                 }
             }
-            EventBody::RunFinished { output, error, usage, cost_nano_usd, .. } => {
+            EventBody::RunFinished { outcome, output, error, usage, cost_nano_usd } => {
+                // What waited when a run failed waits on, for the run to be tried again.
+                if *outcome != Outcome::Failed {
+                    std::mem::take(&mut self.work.children)
+                        .into_values()
+                        .for_each(|child| self.engine.cancel_child(child));
+                }
                 self.work.finished = Some(Finished {
                     output: output.clone(),
                     error: error.clone(),
@@ -674,11 +713,30 @@ impl Driver {
             let _ = self.engine.store.release(&self.live.run_id, self.epoch).await;
         }
         self.inbox.close();
+        let mut missed_a_child = false;
+        while let Ok(message) = self.inbox.try_recv() {
+            missed_a_child |= matches!(*message, Msg::Attach(..));
+        }
+        let child_gone_on = match &settled {
+            Ok(_) => child_gone_on(&self.engine, self.machine.suspended_children()).await,
+            Err(_) => None,
+        };
         self.engine.forget(&self.live);
         // Behind `forget`: a wake-up that is due finds the run gone from memory.
-        if settled.is_ok()
-            && let Some(at_ms) = self.info.wakes_at_ms
-        {
+        let wakes_at_ms = match &settled {
+            Ok(_) if missed_a_child => Some(0),
+            Ok(_) => child_gone_on.into_iter().chain(self.info.wakes_at_ms).min(),
+            // Looked at again: the store may have recovered, and whoever has taken the run over may have died.
+            Err(error)
+                if error.kind() == Kind::Storage
+                    || error.is(codes::RUN_ACTIVE)
+                    || error.is(codes::SEQUENCE_CONFLICT) =>
+            {
+                Some(self.engine.clock.now_ms() + self.engine.config.lease_ms.max(300))
+            }
+            Err(_) => None,
+        };
+        if let Some(at_ms) = wakes_at_ms {
             self.engine.wake_at(&self.live.run_id, at_ms);
         }
         self.live.settled.set(settled);
@@ -709,4 +767,20 @@ impl Driver {
 
 fn engine_closed() -> Error {
     Error::new(codes::ENGINE_CLOSED, "the engine is closed: open a new one")
+}
+
+/// When to look again at a child that has gone on in another engine, while its parent was held here and could not be told: at once where it
+/// has ended. Asked once the parent is let go of: from then on it can be told.
+async fn child_gone_on(engine: &Inner, suspended: Vec<(EffectId, RunId)>) -> Option<u64> {
+    let later = engine.clock.now_ms() + engine.config.lease_ms.max(300);
+    let mut again = None;
+    for (_, child) in suspended {
+        match engine.store.run(&child).await {
+            Ok(Some(info)) if info.status.is_final() => return Some(0),
+            Ok(Some(info)) if info.status != RunStatus::Running => {}
+            Ok(None) => {}
+            Ok(_) | Err(_) => again = Some(later),
+        }
+    }
+    again
 }

@@ -13,12 +13,13 @@ use lomusai_core::component::{CallContext, Emit};
 use lomusai_core::machine::{ChildOutcome, Effect, EffectInput, Input, json_size};
 use lomusai_core::{BoxFuture, Error, Result};
 use lomusai_wire::{
-    Command, EffectId, EffectKind, EventBody, Outcome, Part, RunId, RunStatus, StartRequest, WorkflowRequest, codes,
+    Command, EffectId, EffectKind, EventBody, Kind, Outcome, Part, RunId, RunStatus, StartRequest, WorkflowRequest,
+    codes,
 };
 use tokio::time::Instant;
 
 use crate::ask::{ModelCall, StreamFilter};
-use crate::inner::Inner;
+use crate::inner::{Inner, run_active};
 use crate::layer::Patience;
 use crate::run::{Child, Live, Msg, RunResult};
 
@@ -33,6 +34,9 @@ pub(crate) fn context(live: &Arc<Live>) -> CallContext {
 }
 
 /// Begins an effect. `context` lacks what the effect itself says. The future gives the input that tells the machine how it ended.
+///
+/// # Errors
+/// Where nobody can tell how it ended: a child that could not be driven on here. Its parent cannot go on either, until it is recovered.
 pub(crate) fn carry_out(
     engine: &Arc<Inner>,
     live: &Arc<Live>,
@@ -40,7 +44,7 @@ pub(crate) fn carry_out(
     mut context: CallContext,
     stream: &Arc<[String]>,
     message_bytes: u64,
-) -> BoxFuture<'static, Input> {
+) -> BoxFuture<'static, Result<Input>> {
     let (engine, live) = (engine.clone(), live.clone());
     context.effect_id = effect.effect_id.clone();
     context.call_id = effect.call_id;
@@ -56,7 +60,7 @@ pub(crate) fn carry_out(
             });
             let patience = Patience::new(Some(timeout_ms), first_token_ms, between_tokens_ms);
             let call = ModelCall { engine, live, component, patience, number, structured, message_bytes };
-            Box::pin(async move { Input::Model(id, call.ask(context, request, filter).await) })
+            Box::pin(async move { Ok(Input::Model(id, call.ask(context, request, filter).await)) })
         }
         EffectInput::Tool { arguments } => Box::pin(async move {
             let limit = Limit { kind: EffectKind::Tool, name: &component, timeout_ms, cancel: context.cancel.clone() };
@@ -66,7 +70,7 @@ pub(crate) fn carry_out(
                     engine.call_tool(&*tool, &component, context, &arguments).await
                 }))
                 .await;
-            Input::Tool(id, result)
+            Ok(Input::Tool(id, result))
         }),
         EffectInput::Step { input, state } => Box::pin(async move {
             context.state = state;
@@ -77,7 +81,7 @@ pub(crate) fn carry_out(
                     step.call(context, input).await
                 }))
                 .await;
-            Input::Step(id, result)
+            Ok(Input::Step(id, result))
         }),
         EffectInput::Run { run_id, prompt } => {
             let child = Child::Agent(Box::new(StartRequest::new(component, prompt)));
@@ -95,17 +99,17 @@ pub(crate) fn carry_out(
                     function.call(context, input).await
                 }))
                 .await;
-            Input::Call(id, result)
+            Ok(Input::Call(id, result))
         }),
         // The machine of a later version asks for what this driver does not know.
         _ => Box::pin(async move {
-            Input::Call(id, Err(Error::new(codes::UNSUPPORTED, "this engine cannot carry out the effect")))
+            Ok(Input::Call(id, Err(Error::new(codes::UNSUPPORTED, "this engine cannot carry out the effect"))))
         }),
     }
 }
 
 /// Why a child is cancelled.
-const PARENT_CANCELLED: &str = "the run that started it was cancelled";
+pub(crate) const PARENT_CANCELLED: &str = "the run that started it was cancelled";
 
 /// Starts a child run, or finds the one that an earlier attempt started, and waits for it.
 async fn run_child(
@@ -115,18 +119,22 @@ async fn run_child(
     child: Child,
     run_id: RunId,
     cancel: CancelToken,
-) -> Input {
+) -> Result<Input> {
+    // The run was told to stop between the record of this start and now.
+    if cancel.is_cancelled() {
+        return Ok(Input::Child(id, ended_child(Outcome::Cancelled, None)));
+    }
     let outcome = match engine.child(&live, &id, child, run_id).await {
-        Ok(child) => wait_for_child(&child, &cancel).await,
+        Ok(child) => wait_for_child(&child, &cancel).await?,
         // Told to stop before it began.
         Err(error) if error.is(codes::RUN_CANCELLED) => ended_child(Outcome::Cancelled, None),
-        Err(error) => failed_child(error),
+        Err(error) => failed_or_lost(error)?,
     };
-    Input::Child(id, outcome)
+    Ok(Input::Child(id, outcome))
 }
 
 /// Cancels a child that waits for a command, and waits for its end.
-pub(crate) fn stop(engine: &Arc<Inner>, id: EffectId, child: RunId) -> BoxFuture<'static, Input> {
+pub(crate) fn stop(engine: &Arc<Inner>, id: EffectId, child: RunId) -> BoxFuture<'static, Result<Input>> {
     let (engine, token) = (engine.clone(), CancelToken::new());
     Box::pin(async move {
         let command = Command::Cancel { grace_ms: 0, reason: Some(PARENT_CANCELLED.into()) };
@@ -137,22 +145,28 @@ pub(crate) fn stop(engine: &Arc<Inner>, id: EffectId, child: RunId) -> BoxFuture
 }
 
 /// Waits for a child that is at work again, or reads how it ended.
-pub(crate) fn attach(engine: &Arc<Inner>, id: EffectId, child: RunId, token: CancelToken) -> BoxFuture<'static, Input> {
+pub(crate) fn attach(
+    engine: &Arc<Inner>,
+    id: EffectId,
+    child: RunId,
+    token: CancelToken,
+) -> BoxFuture<'static, Result<Input>> {
     let engine = engine.clone();
     Box::pin(async move {
         let outcome = match engine.live(&child) {
-            Some(live) => wait_for_child(&live, &token).await,
+            Some(live) => wait_for_child(&live, &token).await?,
             None => match engine.stored_result(&child).await {
-                Ok(result) => child_outcome(Ok(Arc::new(result))),
-                Err(error) => failed_child(error),
+                Ok(result) => child_outcome(Ok(Arc::new(result)))?,
+                Err(error) => failed_or_lost(error)?,
             },
         };
-        Input::Child(id, outcome)
+        Ok(Input::Child(id, outcome))
     })
 }
 
-async fn wait_for_child(child: &Live, cancel: &CancelToken) -> ChildOutcome {
+async fn wait_for_child(child: &Live, cancel: &CancelToken) -> Result<ChildOutcome> {
     let result = tokio::select! {
+        biased;
         result = child.settled.wait() => result,
         () = cancel.cancelled() => {
             child.cancel(0, Some(PARENT_CANCELLED.into()));
@@ -162,26 +176,36 @@ async fn wait_for_child(child: &Live, cancel: &CancelToken) -> ChildOutcome {
     child_outcome(result)
 }
 
-fn child_outcome(result: Result<Arc<RunResult>>) -> ChildOutcome {
+fn child_outcome(result: Result<Arc<RunResult>>) -> Result<ChildOutcome> {
     let result = match result {
         Ok(result) => result,
-        Err(error) => return failed_child(error),
+        Err(error) => return failed_or_lost(error),
     };
     let outcome = match result.status {
-        RunStatus::Suspended => return ChildOutcome::Suspended(result.pending.clone()),
+        RunStatus::Suspended => return Ok(ChildOutcome::Suspended(result.pending.clone())),
+        // At work elsewhere, or to be.
+        RunStatus::Running | RunStatus::Waiting => return Err(run_active(&result.run_id)),
         RunStatus::Completed => Outcome::Completed,
         RunStatus::Exhausted => Outcome::Exhausted,
         RunStatus::Bailed => Outcome::Bailed,
         RunStatus::Cancelled => Outcome::Cancelled,
         _ => Outcome::Failed,
     };
-    ChildOutcome::Finished {
+    Ok(ChildOutcome::Finished {
         outcome,
         output: result.output.clone(),
         error: result.error.clone(),
         usage: result.usage,
         cost_nano_usd: result.cost_nano_usd,
-    }
+    })
+}
+
+/// What it means for a parent that its child cannot be driven: that it failed, or that nobody here knows what becomes of it, since the store
+/// failed or another engine has it. To record that as a failure would be an outcome that the child does not have.
+fn failed_or_lost(error: Error) -> Result<ChildOutcome> {
+    let lost = error.kind() == Kind::Storage
+        || [codes::RUN_ACTIVE, codes::SEQUENCE_CONFLICT, codes::ENGINE_CLOSED].iter().any(|code| error.is(*code));
+    if lost { Err(error) } else { Ok(failed_child(error)) }
 }
 
 fn failed_child(error: Error) -> ChildOutcome {
@@ -190,6 +214,10 @@ fn failed_child(error: Error) -> ChildOutcome {
 
 fn ended_child(outcome: Outcome, error: Option<Error>) -> ChildOutcome {
     ChildOutcome::Finished { outcome, output: None, error, usage: Default::default(), cost_nano_usd: None }
+}
+
+fn cancelled() -> Error {
+    Error::new(codes::RUN_CANCELLED, "the run was cancelled")
 }
 
 fn emitter(live: &Arc<Live>) -> Emit {
@@ -218,6 +246,10 @@ struct Limit<'a> {
 impl Limit<'_> {
     // Pinned by its caller: a future that is moved into another lies in it twice.
     async fn hold<T>(&self, work: Pin<&mut impl Future<Output = Result<T>>>) -> Result<T> {
+        // The run was told to stop between the record of this start and now: nothing begins after that.
+        if self.cancel.is_cancelled() {
+            return Err(cancelled());
+        }
         let until = Instant::now().checked_add(Duration::from_millis(self.timeout_ms));
         let mut caught = pin!(AssertUnwindSafe(work).catch_unwind());
         // Only what does not answer at once needs a timer.

@@ -20,12 +20,12 @@ use lomusai_wire::{
     AgentSpec, Budget, Command, Event, Message, ModelInfo, RunFilter, RunId, RunInfo, RunStatus, ThreadId,
     WorkflowSpec, codes,
 };
-use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::runtime::{Handle, Runtime, RuntimeFlavor};
 use tokio::sync::oneshot;
 
 use crate::budgets::Budgets;
 use crate::cassette::Cassette;
-use crate::clock::{RandomIds, SystemClock, random_hex};
+use crate::clock::{RandomIds, SystemClock};
 use crate::config::EngineConfig;
 use crate::inner::{Inner, closed, run_active};
 use crate::load::run_unknown;
@@ -47,6 +47,7 @@ pub struct EngineBuilder {
     ids: Arc<dyn Ids>,
     telemetry: Option<Arc<dyn TelemetrySink>>,
     router: Option<Arc<dyn Router>>,
+    runtime: Option<Handle>,
 }
 
 /// A shared budget and what was spent of it.
@@ -106,6 +107,15 @@ impl EngineBuilder {
         self
     }
 
+    /// Drives runs on this runtime, and starts no threads. Its owner keeps it going; closing the engine leaves it alone.
+    ///
+    /// For a program that has one and wants no other, and for a simulation, whose runtime has a clock of its own. On a runtime with one
+    /// thread the blocking calls ([`Engine::block_on`], [`Engine::close`]) must not be made from that thread.
+    pub fn with_runtime(mut self, runtime: Handle) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
     /// Starts the engine's threads. Runs nothing: see [`Engine::start`].
     ///
     /// # Errors
@@ -120,14 +130,13 @@ impl EngineBuilder {
         }
         let replays = cassette.as_ref().is_some_and(|cassette| cassette.only_replays());
         let registry = Registry::new(self.router, self.config.provider_limits.clone(), replays);
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        builder.enable_all().thread_name("lomusai");
-        if let Some(threads) = self.config.threads {
-            builder.worker_threads(threads.max(1));
-        }
-        let runtime = builder
-            .build()
-            .map_err(|e| Error::new(codes::INTERNAL, format!("the engine's threads cannot be started: {e}")))?;
+        let (handle, runtime) = match self.runtime {
+            Some(handle) => (handle, None),
+            None => {
+                let runtime = threads(self.config.threads)?;
+                (runtime.handle().clone(), Some(runtime))
+            }
+        };
         Ok(Engine(Arc::new(Inner {
             models: ModelTable::built_in().clone().with(&self.config.models),
             budgets: Budgets::new(self.config.budgets.clone()),
@@ -136,21 +145,32 @@ impl EngineBuilder {
             registry,
             store: self.store.unwrap_or_else(|| Arc::new(MemoryStore::new())),
             clock: self.clock,
+            owner: self.ids.owner().into(),
             ids: self.ids,
             telemetry: RwLock::new(self.telemetry),
-            owner: format!("engine_{}", random_hex(8)).into(),
             live: Mutex::default(),
             stored_specs: Mutex::default(),
             loading: tokio::sync::Mutex::new(()),
-            handle: runtime.handle().clone(),
-            runtime: Mutex::new(Some(runtime)),
+            handle,
+            runtime: Mutex::new(runtime),
             closed: AtomicBool::new(false),
+            seen_alive: tokio::sync::OnceCell::new(),
             beating: AtomicBool::new(false),
             wakes: Mutex::default(),
             woken: tokio::sync::Notify::new(),
             waking: AtomicBool::new(false),
         })))
     }
+}
+
+/// The engine's own threads, so many or one per core.
+fn threads(threads: Option<usize>) -> Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().thread_name("lomusai");
+    if let Some(threads) = threads {
+        builder.worker_threads(threads.max(1));
+    }
+    builder.build().map_err(|e| Error::new(codes::INTERNAL, format!("the engine's threads cannot be started: {e}")))
 }
 
 impl Engine {
@@ -163,6 +183,7 @@ impl Engine {
             ids: Arc::new(RandomIds),
             telemetry: None,
             router: None,
+            runtime: None,
         }
     }
 

@@ -20,8 +20,8 @@ use lomusai_core::tool::Tool;
 use lomusai_core::workflow::{self, WorkflowMachine};
 use lomusai_core::{Error, Result};
 use lomusai_wire::{
-    Command, Context, EffectId, Event, History, Kind, LogLevel, Message, ModelInfo, OnBusy, Parent, PendingKind,
-    RunFilter, RunId, RunInfo, RunStatus, SpecKind, StartRequest, ToolReply, WorkflowRequest, codes,
+    Command, Context, EffectId, Event, History, Kind, LogLevel, Message, ModelInfo, OnBusy, Parent, PendingKind, RunId,
+    RunInfo, RunStatus, SpecKind, StartRequest, ToolReply, WorkflowRequest, codes,
 };
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
@@ -30,7 +30,6 @@ use crate::budgets::{Budgets, RunBudgets};
 use crate::cassette::{self, Cassette, Taped};
 use crate::config::EngineConfig;
 use crate::driver::{AnyPlan, Driver, First, ThreadPlace, Work};
-use crate::engine::StartReport;
 use crate::publisher::Publisher;
 use crate::queue::EventQueue;
 use crate::registry::{Registry, split};
@@ -57,6 +56,8 @@ pub(crate) struct Inner {
     pub(crate) handle: Handle,
     pub(crate) runtime: Mutex<Option<Runtime>>,
     pub(crate) closed: AtomicBool,
+    /// Set once a shared store has had the engine's first sign of life.
+    pub(crate) seen_alive: tokio::sync::OnceCell<()>,
     /// Whether the heartbeat of a shared store has been started.
     pub(crate) beating: AtomicBool,
     /// Runs that are not in memory and go on at a time to come, soonest first.
@@ -311,14 +312,26 @@ impl Inner {
                 if inner.closed.load(Ordering::Acquire) && inner.live.lock().is_empty() {
                     return;
                 }
-                let until_ms = inner.clock.now_ms() + lease_ms;
-                if let Err(error) = inner.store.heartbeat(&inner.owner, until_ms).await {
+                if let Err(error) = inner.sign_of_life().await {
                     inner.log(LogLevel::Warn, &format!("the store did not take the engine's heartbeat: {error}"));
                 }
                 drop(inner);
                 tokio::time::sleep(Duration::from_millis(lease_ms / 3)).await;
             }
         });
+    }
+
+    pub(crate) async fn sign_of_life(&self) -> Result<()> {
+        let until_ms = self.clock.now_ms() + self.config.lease_ms.max(300);
+        self.store.heartbeat(&self.owner, until_ms).await
+    }
+
+    /// Waits until the store has had this engine's first sign of life: a run of an engine that gave none yet looks abandoned.
+    pub(crate) async fn alive(&self) -> Result<()> {
+        if self.store.capabilities().shared {
+            self.seen_alive.get_or_try_init(|| self.sign_of_life()).await?;
+        }
+        Ok(())
     }
 
     /// Has a run that is let go of go on at this time. Its row in the store says the same, for the next `start`.
@@ -365,7 +378,10 @@ impl Inner {
                 let live = driver.live.clone();
                 let parent = live.parent.clone();
                 if self.add_live(&live).is_ok() {
-                    self.spawn(driver, First::Wake, None);
+                    // One that stopped in the middle is begun again.
+                    let first =
+                        if driver.machine.status() == RunStatus::Running { First::Recover } else { First::Wake };
+                    self.spawn(driver, first, None);
                     drop(_loading);
                     self.wake_parent(run_id, parent, None).await;
                 }
@@ -424,7 +440,7 @@ impl Inner {
     }
 
     /// A child that is in the store: at work again if it was, else as it was left.
-    async fn revive_child(self: &Arc<Self>, run_id: &RunId, host: Option<HostSlot>) -> Result<Arc<Live>> {
+    pub(crate) async fn revive_child(self: &Arc<Self>, run_id: &RunId, host: Option<HostSlot>) -> Result<Arc<Live>> {
         let _loading = self.loading.lock().await;
         if let Some(live) = self.live(run_id) {
             return Ok(live);
@@ -462,7 +478,21 @@ impl Inner {
     }
 
     /// Sends a command. Gives the live run if it was taken out of the store for this, with `queue` as its reader.
+    ///
+    /// In a task of its own: whoever waits for the answer may go away in the middle of a run being taken over.
     pub(crate) async fn command(
+        self: &Arc<Self>,
+        run_id: &RunId,
+        command: Command,
+        host: Option<HostSlot>,
+        queue: Option<Arc<EventQueue>>,
+    ) -> Result<Option<Arc<Live>>> {
+        let (inner, run_id) = (self.clone(), run_id.clone());
+        let told = self.handle.spawn(async move { inner.command_here(&run_id, command, host, queue).await });
+        told.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    async fn command_here(
         self: &Arc<Self>,
         run_id: &RunId,
         command: Command,
@@ -496,11 +526,9 @@ impl Inner {
                 let live = driver.live.clone();
                 self.add_live(&live)?;
                 drop(loading);
-                if let Err(error) = Box::pin(self.command(&child.1, command, host.clone(), None)).await {
-                    let _ = self.store.release(run_id, driver.epoch).await;
-                    self.forget(&live);
-                    live.settled.set(Err(error.clone()));
-                    live.publisher.end();
+                if let Err(error) = Box::pin(self.command_here(&child.1, command, host.clone(), None)).await {
+                    // Driven all the same: what others have told it meanwhile must not be lost.
+                    self.spawn(driver, First::Wake, None);
                     return Err(error);
                 }
                 let parent = live.parent.clone();
@@ -521,16 +549,22 @@ impl Inner {
     }
 
     /// The run that started `child` waits for it again.
-    async fn wake_parent(self: &Arc<Self>, child: &RunId, parent: Option<Parent>, host: Option<HostSlot>) {
+    pub(crate) async fn wake_parent(self: &Arc<Self>, child: &RunId, parent: Option<Parent>, host: Option<HostSlot>) {
         let Some(Parent { run_id, effect_id, .. }) = parent else { return };
-        if let Some(live) = self.live(&run_id) {
-            let _ = live.inbox.send(Box::new(Msg::Attach(effect_id, child.clone())));
-            return;
-        }
-        let _loading = self.loading.lock().await;
-        if self.live(&run_id).is_some() {
-            return;
-        }
+        let _loading = loop {
+            if let Some(live) = self.live(&run_id) {
+                if live.inbox.send(Box::new(Msg::Attach(effect_id.clone(), child.clone()))).is_ok() {
+                    // Who waits for that one need not know that it is at work again.
+                    return Box::pin(self.wake_parent(&run_id, live.parent.clone(), host)).await;
+                }
+                // It has just settled.
+                let _ = live.settled.wait().await;
+            }
+            let loading = self.loading.lock().await;
+            if self.live(&run_id).is_none() {
+                break loading;
+            }
+        };
         match self.load(&run_id, host.clone(), None).await {
             Ok(driver) => {
                 let live = driver.live.clone();
@@ -541,83 +575,12 @@ impl Inner {
                 }
             }
             Err(error) => {
-                self.log(LogLevel::Warn, &format!("run `{run_id}` cannot go on after its child `{child}`: {error}"))
-            }
-        }
-    }
-
-    pub(crate) async fn recover(self: &Arc<Self>) -> Result<StartReport> {
-        self.open()?;
-        let mut report = StartReport::default();
-        let mut filter = RunFilter::default();
-        filter.status = vec![RunStatus::Running, RunStatus::Waiting, RunStatus::Suspended, RunStatus::Blocked];
-        filter.limit = Some(u32::MAX);
-        // Our own sign of life comes first: what is claimed below must not look abandoned.
-        if self.store.capabilities().shared {
-            self.store.heartbeat(&self.owner, self.clock.now_ms() + self.config.lease_ms).await?;
-        }
-        for info in self.store.runs(&filter).await?.into_iter().rev() {
-            let run_id = info.run_id.clone();
-            if self.live(&run_id).is_some() {
-                continue;
-            }
-            // Nothing was under way: it goes on when its time has come.
-            if matches!(info.status, RunStatus::Waiting | RunStatus::Suspended) {
-                if let Some(at_ms) = info.wakes_at_ms {
-                    self.wake_at(&run_id, at_ms);
-                }
-                continue;
-            }
-            // A child is taken up by its parent.
-            if info.parent.is_some() {
-                continue;
-            }
-            if info.recoveries >= self.config.recoveries_max {
-                self.mark(&info, RunStatus::Poisoned, "it was recovered too often without progress").await?;
-                report.poisoned.push(run_id);
-                continue;
-            }
-            let _loading = self.loading.lock().await;
-            match self.load(&run_id, None, None).await {
-                Ok(driver) => {
-                    let live = driver.live.clone();
-                    if self.add_live(&live).is_ok() {
-                        self.spawn(driver, First::Recover, None);
-                        report.recovered.push(run_id);
-                    }
-                }
-                Err(error) if error.is(codes::RUN_ACTIVE) => report.elsewhere.push(run_id),
-                Err(error) => {
-                    self.mark(&info, RunStatus::Blocked, &error.body().message).await?;
-                    self.log(LogLevel::Warn, &format!("run `{run_id}` is blocked: {error}"));
-                    report.blocked.push((run_id, error));
+                self.log(LogLevel::Warn, &format!("run `{run_id}` cannot go on after its child `{child}`: {error}"));
+                // Its holder does not know of the child: once that has let go of it, it is looked at again.
+                if error.is(codes::RUN_ACTIVE) || error.kind() == Kind::Storage {
+                    self.wake_at(&run_id, self.clock.now_ms() + self.config.lease_ms.max(300));
                 }
             }
-        }
-        Ok(report)
-    }
-
-    async fn mark(&self, info: &RunInfo, status: RunStatus, why: &str) -> Result<()> {
-        let Ok(epoch) = self.store.claim(&info.run_id, &self.owner, self.clock.now_ms()).await else { return Ok(()) };
-        let mut info = info.clone();
-        info.status = status;
-        info.blocked_by = Some(why.to_owned());
-        info.updated_at_ms = self.clock.now_ms();
-        let mut batch = lomusai_core::storage::Batch::default();
-        let (run_id, expected_seq) = (info.run_id.clone(), info.seq);
-        batch.run = Some(lomusai_core::storage::RunAppend {
-            expected_seq,
-            epoch,
-            owner: self.owner.clone(),
-            events: Vec::new(),
-            info,
-        });
-        let committed = self.store.commit(batch).await;
-        self.store.release(&run_id, epoch).await?;
-        match committed {
-            // Somebody else has moved it on: then it is not stuck.
-            Err(error) if error.is(codes::SEQUENCE_CONFLICT) => Ok(()),
-            other => other,
         }
     }
 

@@ -13,6 +13,7 @@ pub mod layer;
 mod load;
 mod publisher;
 mod queue;
+mod recovery;
 mod registry;
 mod run;
 

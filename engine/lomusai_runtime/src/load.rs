@@ -50,6 +50,7 @@ impl Inner {
             return Err(Error::new(codes::RUN_FINISHED, format!("run `{run_id}` has ended and takes no commands"))
                 .with("run_id", run_id.as_str()));
         }
+        self.alive().await?;
         let epoch = self.store.claim(run_id, &self.owner, self.clock.now_ms()).await?;
         match self.fold(info, epoch, host, queue).await {
             Ok(driver) => Ok(driver),

@@ -72,6 +72,7 @@ impl EventQueue {
                 }
             }
             tokio::select! {
+                biased;
                 () = self.writable.notified() => {}
                 () = cancelled.cancelled() => {}
             }

@@ -19,6 +19,7 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "docs", language: "rust", run: rust::docs },
     Suite { name: "rust", language: "rust", run: rust::tests },
     Suite { name: "instructions", language: "rust", run: instructions::suite },
+    Suite { name: "simulation", language: "rust", run: rust::simulation },
     Suite { name: "crash", language: "rust", run: rust::crash },
     Suite { name: "examples", language: "rust", run: examples::rust },
     Suite { name: "c", language: "c", run: c::run },

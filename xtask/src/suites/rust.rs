@@ -5,6 +5,7 @@ use std::fs;
 use crate::codegen;
 use crate::crash;
 use crate::shell::Shell;
+use crate::simulate;
 use crate::tally::Reader;
 use crate::test::Report;
 
@@ -47,4 +48,14 @@ pub(crate) fn crash(shell: &Shell, report: &mut Report) -> Result<(), String> {
     let mut command = crash::program(shell)?;
     command.args(["--kills", kills]);
     report.check("crash", command)
+}
+
+/// The engine on a virtual clock, and in the long form the mutants that it has to find.
+pub(crate) fn simulation(shell: &Shell, report: &mut Report) -> Result<(), String> {
+    report.check("simulate", simulate::program(shell, &["--seeds", "10000", "--least", "100"]))?;
+    if report.full {
+        simulate::mutants(shell)?;
+        report.pass();
+    }
+    Ok(())
 }

@@ -37,6 +37,8 @@ pub(super) struct State {
     pub(super) failure: Option<ErrorBody>,
     /// What failed or was ended with the run, to begin again.
     pub(super) failed: Vec<Place>,
+    /// How many child runs of an effect have ended without a result: the next one is another run. Of a question, its last attempt.
+    pub(super) lost: BTreeMap<EffectId, u32>,
     pub(super) usage: Usage,
     pub(super) cost: Cost,
     pub(super) outcome: Option<Outcome>,
@@ -167,6 +169,7 @@ impl State {
             bailed: None,
             failure: None,
             failed: Vec::new(),
+            lost: BTreeMap::new(),
             usage: Usage::default(),
             cost: Cost::default(),
             outcome: None,

@@ -56,7 +56,7 @@ impl WorkflowMachine {
             // A step that is resumed or tried again has been let through before.
             _ if turn.attempts > 0 => {}
             (Some(Question::Function(function)), None) => {
-                return started(format!("{effect_id}.when").into(), EffectKind::Call, function, &Turn::FIRST, None);
+                return self.asked(format!("{effect_id}.when").into(), function);
             }
             (Some(question), None) => match self.holds(question, place, Asks::When) {
                 Ok(true) => {}
@@ -69,6 +69,12 @@ impl WorkflowMachine {
             Ok(event) => event,
             Err(error) => failed(effect_id, self.at_step(error, place)),
         }
+    }
+
+    /// A question to a function; again, where the run ended before it was answered.
+    fn asked(&self, id: EffectId, function: &str) -> EventBody {
+        let turn = Turn { attempts: self.state.lost.get(&id).copied().unwrap_or_default(), ..Turn::FIRST };
+        started(id, EffectKind::Call, function, &turn, None)
     }
 
     fn lacks(&self, place: Place, node: &Node) -> bool {
@@ -158,7 +164,7 @@ impl WorkflowMachine {
         let word = if *until { "until" } else { "while" };
         let id: EffectId = format!("{}.{}.{word}", self.effect_id(place), group.begun - 1).into();
         let holds = match condition {
-            Question::Function(function) => return started(id, EffectKind::Call, function, &Turn::FIRST, None),
+            Question::Function(function) => return self.asked(id, function),
             question => self.holds(question, place, Asks::Again),
         };
         // What cannot be told does not hold: a `while` ends. An `until` that never holds ends at `max`.

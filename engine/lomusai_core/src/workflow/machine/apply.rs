@@ -64,6 +64,15 @@ impl WorkflowMachine {
     }
 
     fn apply_at(&mut self, event: &EventBody, place: Place, asks: Asks) {
+        if let EventBody::EffectFailed { effect_id, .. } = event
+            && let Some(open) = self.state.open.get(effect_id)
+        {
+            match (open.kind, asks) {
+                (EffectKind::Run, _) => *self.state.lost.entry(effect_id.clone()).or_default() += 1,
+                (_, Asks::Action) => {}
+                _ => drop(self.state.lost.insert(effect_id.clone(), open.attempt)),
+            }
+        }
         match event {
             EventBody::EffectStarted { effect_id, kind, attempt, resume, due_at_ms, .. } => {
                 self.take_todo(place);

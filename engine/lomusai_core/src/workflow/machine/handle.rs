@@ -251,7 +251,7 @@ impl WorkflowMachine {
             }
             ChildOutcome::Suspended(reasons) => {
                 let mut pending = Pending::new(id.clone(), PendingKind::Child);
-                pending.child = Some(self.child_id(id, open.tries));
+                pending.child = Some(self.child_id(id));
                 pending.payload = serde_json::to_value(reasons).ok();
                 // Children inside of the child have ids of their own in there, which differ from run to run; so do times.
                 if let Some(Value::Array(reasons)) = &mut pending.payload {

@@ -128,7 +128,7 @@ impl WorkflowMachine {
     /// Child runs that have not ended: the effect and the child.
     pub fn children(&self) -> Vec<(EffectId, RunId)> {
         let children = self.state.open.iter().filter(|(_, open)| open.kind == EffectKind::Run);
-        children.map(|(id, open)| (id.clone(), self.child_id(id, open.tries))).collect()
+        children.map(|(id, _)| (id.clone(), self.child_id(id))).collect()
     }
 
     /// Whether an effect is under way.
@@ -166,11 +166,11 @@ impl WorkflowMachine {
             // A child has limits of its own.
             (_, Does::Agent(_)) => {
                 let prompt = prompt(self.given_value(open.place));
-                (EffectInput::Run { run_id: self.child_id(id, open.tries), prompt }, u64::MAX)
+                (EffectInput::Run { run_id: self.child_id(id), prompt }, u64::MAX)
             }
             (_, Does::Workflow(_)) => {
                 let input = self.given_value(open.place);
-                (EffectInput::Workflow { run_id: self.child_id(id, open.tries), input }, u64::MAX)
+                (EffectInput::Workflow { run_id: self.child_id(id), input }, u64::MAX)
             }
             _ => (EffectInput::Timer, u64::MAX),
         };
@@ -199,10 +199,10 @@ impl WorkflowMachine {
     }
 
     /// A child that failed stays as it is: the next attempt is another run.
-    fn child_id(&self, effect: &EffectId, tries: u32) -> RunId {
-        match tries {
-            0 => format!("{}/{effect}", self.run_id).into(),
-            _ => format!("{}/{effect}~{tries}", self.run_id).into(),
+    fn child_id(&self, effect: &EffectId) -> RunId {
+        match self.state.lost.get(effect) {
+            None => format!("{}/{effect}", self.run_id).into(),
+            Some(lost) => format!("{}/{effect}~{lost}", self.run_id).into(),
         }
     }
 
