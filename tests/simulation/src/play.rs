@@ -437,7 +437,12 @@ impl Table {
                 return Ok(());
             }
             let lines = self.lines();
-            let main = lines.iter().find(|info| info.run_id.as_str() == MAIN).expect("it has begun").clone();
+            let Some(main) = lines.iter().find(|info| info.run_id.as_str() == MAIN).cloned() else {
+                // An earlier attempt to begin it is still under way.
+                sleep(Duration::from_millis(200)).await;
+                waited += 200;
+                continue;
+            };
             if main.status == RunStatus::Failed && !self.cancelled {
                 match self.told(place, &main.run_id, Command::Retry).await {
                     Err(error) if !LATE.iter().any(|code| error.is(*code)) => return Err(words(error)),
