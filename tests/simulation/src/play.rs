@@ -87,11 +87,11 @@ impl Table {
     fn new(seed: u64, reader: Option<fn(&str)>) -> Self {
         let mut dice = Random::new(seed);
         let scenario = Scenario::new(&mut dice);
-        let world = Arc::new(World::new(scenario, Random::new(dice.next())));
+        let world = Arc::new(World::new(scenario, Random::new(dice.draw())));
         world.state.lock().reader = reader;
         let spec = serde_json::to_string(&world.scenario.workflows).expect("JSON");
         world.tell(|| spec);
-        Self { world, places: Vec::new(), random: Random::new(dice.next()), cancelled: false }
+        Self { world, places: Vec::new(), random: Random::new(dice.draw()), cancelled: false }
     }
 
     // --- Processes ---------------------------------------------------------------------------------------------------
