@@ -542,8 +542,10 @@ impl Run {
             return Err(format!("{id} went off before its time"));
         }
         effect.stands = Stands::Completed;
+        // How a child ended is heard and recorded all the same: what it used counts.
+        let is_child = effect.kind == Some(EffectKind::Run);
         match cancelling {
-            Some((_, 0, _)) if !is_model => {
+            Some((_, 0, _)) if !is_model && !is_child => {
                 Err(format!("the result of {id} was recorded, and the run had been told to stop"))
             }
             Some((since, grace, then)) if then == disturbed && at_ms > since + grace + GRACE_SLACK_MS => {
