@@ -72,6 +72,8 @@ impl Inner {
                 }
             }
             Err(error) if error.is(codes::RUN_ACTIVE) => report.elsewhere.push(run_id),
+            // It came to its end since it was listed.
+            Err(error) if error.is(codes::RUN_FINISHED) || error.is(codes::RUN_UNKNOWN) => {}
             Err(error) => {
                 drop(loading);
                 self.block(info, error, report).await?;
