@@ -17,9 +17,13 @@ fn request(messages: Vec<Message>) -> ModelRequest {
 }
 
 fn posted(request: &ModelRequest) -> Result<Vec<u8>> {
+    posted_to(model(request), request)
+}
+
+fn posted_to(model: &str, request: &ModelRequest) -> Result<Vec<u8>> {
     let fitter = Fitter::default();
     let dialect = &crate::openai_chat::COMPATIBLE;
-    body(dialect, &Question::new(NAME, model(request), true, request, dialect.schemas, &fitter))
+    body(dialect, &Question::new(NAME, model, true, request, dialect.schemas, &fitter))
 }
 
 fn written(request: &ModelRequest) -> Value {
@@ -87,7 +91,7 @@ fn nothing_is_written_that_was_not_asked_for() {
         json!({"model": "default-model", "messages": [{"role": "user", "content": "hi"}],
             "stream": true, "stream_options": {"include_usage": true}})
     );
-    let without_model: Value = serde_json::from_slice(&posted(&asked).unwrap()).unwrap();
+    let without_model: Value = serde_json::from_slice(&posted_to("", &asked).unwrap()).unwrap();
     assert_eq!(without_model.get("model"), None);
 }
 
