@@ -57,7 +57,8 @@ impl World {
                 Ok((name.clone(), agent.description.clone()))
             });
             let agents = agents.collect::<Result<_, String>>()?;
-            let plan = Plan::new((*spec).clone(), tools.collect::<Result<_, _>>()?, agents).map_err(words)?;
+            let plan =
+                Plan::new((*spec).clone(), tools.collect::<Result<_, _>>()?, agents, Vec::new()).map_err(words)?;
             plans.insert(spec.name.clone(), Arc::new(plan));
         }
         let models = vector
@@ -184,7 +185,7 @@ impl<'w> Driver<'w> {
                 let StartRequest { agent, input, thread, context, transient, options, .. } = *start;
                 let context = context.into_iter().filter(|(key, _)| !transient.contains(key)).collect();
                 let history = driver.history();
-                let start = Start { input: input.into_messages(), history, thread, parent: None, context };
+                let start = Start { input: input.into_messages(), history, thread, context, ..Start::default() };
                 driver.begin(TOP.into(), &agent, None, request.history.clone(), options, start)?;
             }
             RunRequest::Workflow(start) => {

@@ -203,3 +203,68 @@ fn a_host_runs_workflows_with_steps_of_its_own() {
     assert_eq!(ended["output"]["object"], json!(["\"yes\"", true]));
     engine.close(None).unwrap();
 }
+
+/// An engine on this store that recovers a run twice without progress, with or without a step that never ends.
+fn hanging(store: Arc<dyn Store>, with_step: bool) -> Engine {
+    let mut config = EngineConfig::default();
+    config.recoveries_max = 2;
+    let engine = Engine::builder(config).with_store(store).build().expect("threads");
+    engine.register_workflow(workflow(json!([{"id": "a", "run": {"step": "hang"}}]))).expect("a workflow");
+    if with_step {
+        engine.register_step("hang", FnStep(|_, _| std::future::pending())).expect("a step");
+    }
+    engine
+}
+
+fn start(engine: &Engine) -> lomusai_runtime::StartReport {
+    let inner = engine.clone();
+    wait(engine, async move {
+        let report = inner.start().await.expect("it starts");
+        // What was recovered has recorded so before the next engine takes it over.
+        for id in &report.recovered {
+            let seq = inner.run_info(id).await.expect("the run").seq;
+            let mut observer = inner.observe(id, 0).await.expect("the run");
+            while observer.next().await.is_some_and(|event| event.seq < seq) {}
+        }
+        report
+    })
+}
+
+#[test]
+fn a_run_without_progress_is_poisoned_kept_and_not_tried_again() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let first = hanging(store.clone(), true);
+    started(&first, "r");
+    let mut engines = vec![first];
+    for attempt in 2..=3 {
+        let next = hanging(store.clone(), true);
+        assert_eq!(start(&next).recovered, [RunId::from("r")], "attempt {attempt}");
+        let inner = next.clone();
+        wait(&next, async move {
+            let mut observer = inner.observe(&"r".into(), 0).await.unwrap();
+            let again =
+                |event: &Event| matches!(&event.body, EventBody::EffectStarted { attempt: n, .. } if *n == attempt);
+            while !observer.next().await.is_none_or(|event| again(&event)) {}
+        });
+        engines.push(next);
+    }
+    let last = hanging(store, true);
+    assert_eq!(start(&last).poisoned, [RunId::from("r")]);
+    assert_eq!(status(&last, "r"), RunStatus::Poisoned);
+    assert_eq!(start(&last), Default::default(), "it is left alone");
+}
+
+#[test]
+fn a_run_that_lacks_a_step_is_blocked_until_it_is_there() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let first = hanging(store.clone(), true);
+    started(&first, "r");
+    let second = hanging(store, false);
+    let report = start(&second);
+    assert!(report.blocked[0].1.is(codes::RUN_BLOCKED), "{report:?}");
+    let inner = second.clone();
+    let info = wait(&second, async move { inner.run_info(&"r".into()).await }).unwrap();
+    assert!(info.status == RunStatus::Blocked && info.blocked_by.unwrap().contains("`hang`"));
+    second.register_step("hang", FnStep(|_, _| std::future::pending())).unwrap();
+    assert_eq!(start(&second).recovered, [RunId::from("r")]);
+}

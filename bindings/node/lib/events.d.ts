@@ -129,6 +129,8 @@ export interface RunInfo {
   seq: number;
   thread?: string;
   parent?: Parent;
+  forked_from?: Fork;
+  metadata?: Record<string, unknown>;
   pending?: Pending[];
   blocked_by?: string;
   created_at_ms: number;
@@ -241,8 +243,21 @@ export interface RunStartedEvent extends Envelope {
   thread?: string;
   parent?: Parent;
   forked_from?: Fork;
+  metadata?: Record<string, unknown>;
   context?: Record<string, unknown>;
   options?: Record<string, unknown>;
+}
+
+/**
+ * `run_migrated`: It goes on under another spec of its workflow: the events before this one are read as if they had
+ * been of that.
+ */
+export interface RunMigratedEvent extends Envelope {
+  type: 'run_migrated';
+  spec: SpecRef;
+  steps?: Record<string, unknown>;
+  outputs?: Record<string, unknown>;
+  state?: Record<string, unknown>;
 }
 
 /** `run_suspended`: Nothing goes on until a command comes. */
@@ -284,6 +299,7 @@ export interface EffectStartedEvent extends Envelope {
   call_id?: string;
   resume?: unknown;
   due_at_ms?: number;
+  input?: unknown;
 }
 
 /** `effect_completed`: It answered. A model's answer is the message that follows. */
@@ -418,6 +434,7 @@ export interface LaggedEvent extends Envelope {
 /** Everything a run says. Later versions may say more: have a default branch. */
 export type RunEvent =
   | RunStartedEvent
+  | RunMigratedEvent
   | RunSuspendedEvent
   | RunResumedEvent
   | RunCancellingEvent
@@ -442,6 +459,7 @@ export type RunEvent =
 /** The events that are always kept in the journal. */
 export type DurableEvent =
   | RunStartedEvent
+  | RunMigratedEvent
   | RunSuspendedEvent
   | RunResumedEvent
   | RunCancellingEvent

@@ -8,6 +8,7 @@ use lomusai_wire::{CallId, Context, EffectId, EventBody, LogLevel, RunId, StepRe
 use serde_json::{Map, Value};
 
 use crate::cancel::CancelToken;
+use crate::sync::Mutex;
 use crate::{BoxFuture, Result};
 
 /// What the caller of a run attached to it for its own components: an asyncio loop, a request object. Never journaled.
@@ -15,6 +16,32 @@ pub type HostSlot = Arc<dyn Any + Send + Sync>;
 
 /// Where events of a component go: towards the run's readers.
 pub type Emit = Arc<dyn Fn(EventBody) + Send + Sync>;
+
+/// Something for a store to do in the transaction that records a step's answer. Which kind of store it is for, that store knows.
+pub type StoreWork = Arc<dyn Any + Send + Sync>;
+
+/// What a step wants done in the transaction that records its answer.
+#[derive(Clone, Default)]
+pub struct StepWork(Option<Arc<Mutex<Vec<StoreWork>>>>);
+
+impl StepWork {
+    /// Of a call whose answer is recorded.
+    pub fn new() -> Self {
+        Self(Some(Arc::default()))
+    }
+
+    /// One more thing to be done. For a call that is no step's this means nothing.
+    pub fn add(&self, work: StoreWork) {
+        if let Some(list) = &self.0 {
+            list.lock().push(work);
+        }
+    }
+
+    /// All that is to be done.
+    pub fn take(&self) -> Vec<StoreWork> {
+        self.0.as_ref().map(|list| std::mem::take(&mut *list.lock())).unwrap_or_default()
+    }
+}
 
 /// One call of a component. Cloning it is cheap.
 #[derive(Clone)]
@@ -40,6 +67,8 @@ pub struct CallContext {
     pub resume: Option<Value>,
     /// The state of a workflow's run, as it was when the call began. A step sets values of it with its answer.
     pub state: Arc<Map<String, Value>>,
+    /// What is done in the transaction that records the answer, for a step.
+    pub work: StepWork,
     /// The caller's own slot.
     pub host: Option<HostSlot>,
     /// Where events go.
@@ -60,6 +89,7 @@ impl CallContext {
             context: Arc::default(),
             resume: None,
             state: Arc::default(),
+            work: StepWork::default(),
             host: None,
             emit: None,
         }

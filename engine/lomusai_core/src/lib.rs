@@ -6,6 +6,7 @@ pub mod budget;
 pub mod cancel;
 pub mod component;
 pub mod error;
+pub mod fork;
 pub mod journal;
 pub mod llm;
 pub mod machine;

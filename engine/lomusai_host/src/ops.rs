@@ -1,9 +1,10 @@
 //! Questions to an engine as `name` and JSON parameters: one door for all bindings.
 
 use lomusai_core::budget::Amount;
+use lomusai_core::fork::ForkRequest;
 use lomusai_core::{Error, Result, journal, workflow};
-use lomusai_runtime::Engine;
-use lomusai_wire::{Command, Event, RunFilter, RunId, ThreadId, WorkflowDraft, codes};
+use lomusai_runtime::{Engine, PictureFormat, PictureOf, Retention};
+use lomusai_wire::{Command, Event, RunFilter, RunId, ThreadId, WorkflowDraft, WorkflowSpec, codes};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -27,6 +28,42 @@ pub const OPERATIONS: &[(&str, &str, &str)] = &[
     ("digest", "{run_id}", "the digest of the run's journal"),
     ("digest_of", "{events}", "the digest of a journal that was exported"),
     ("delete_run", "{run_id}", "whether there was one"),
+    (
+        "fork",
+        "ForkRequest: {run_id, seq? or effect_id?, output? or input?, new_run_id?, metadata?, context?}",
+        "{run_id} of the fork, which goes on without a reader",
+    ),
+    ("restart", "{run_id, new_run_id?}", "{run_id} of another run with the same input, which goes on without a reader"),
+    (
+        "difference",
+        "{left, right}",
+        "{left, right, same, input?, effects?, messages?, state?, outcome?}: how two runs differ",
+    ),
+    (
+        "picture",
+        "{workflow or run_id or spec, format?: svg, mermaid}",
+        "a text: the workflow drawn, a run's steps in the colour of where they stand",
+    ),
+    (
+        "register_migration",
+        "Migration: {workflow, from, steps?, outputs?, state?, function?}",
+        "null: runs that began under the spec `from` go on so",
+    ),
+    (
+        "check_workflow",
+        "{spec}",
+        "[{run_id, status, hash, fits, needs_migration?, misfit?}]: whether unfinished runs could go on under this spec",
+    ),
+    ("prune", "{rules?: [Retention], only_tell?}", "[run_id] of the runs that were removed"),
+    (
+        "put_schedule",
+        "Schedule: {name, cron or every_ms, timezone?, request, missed?, grace_ms?, from_ms?, until_ms?, paused?}",
+        "ScheduleState: the schedule, next_ms?, last_ms?, last_run?, last_error?",
+    ),
+    ("schedules", "{}", "[ScheduleState], by name"),
+    ("pause_schedule", "{name, paused?}", "ScheduleState; `paused: false` lets it go on"),
+    ("delete_schedule", "{name}", "whether there was one"),
+    ("fire_due", "{}", "[run_id] of the runs that were due and have begun"),
     ("thread", "{thread}", "ThreadInfo"),
     ("threads", "{resource?, offset?, limit?}", "[ThreadInfo]"),
     ("messages", "{thread}", "[Message]"),
@@ -82,6 +119,67 @@ struct Events {
     events: Vec<Event>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Restart {
+    run_id: RunId,
+    #[serde(default)]
+    new_run_id: Option<RunId>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TwoRuns {
+    left: RunId,
+    right: RunId,
+}
+
+#[derive(Deserialize)]
+struct Picture {
+    #[serde(default)]
+    format: PictureFormat,
+    #[serde(flatten)]
+    of: PictureOf,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Prune {
+    rules: Option<Vec<Retention>>,
+    only_tell: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfSpec {
+    spec: WorkflowSpec,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfSchedule {
+    name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pause {
+    name: String,
+    #[serde(default = "yes")]
+    paused: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Begins a fork that nobody reads.
+async fn fork(engine: &Engine, mut request: ForkRequest) -> Result<String> {
+    request.detached = true;
+    let run = engine.fork(request, None).await?;
+    Ok(write(&json!({"run_id": run.detach()})))
+}
+
 /// Makes the spec of a builder's chain: a [`WorkflowDraft`] as JSON gives `{spec, functions}`. See [`Drafted`](workflow::Drafted).
 ///
 /// # Errors
@@ -119,6 +217,38 @@ pub(crate) async fn perform(engine: &Engine, name: &str, params: &str) -> Result
         "digest" => write(&engine.digest(&of_run()?).await?),
         "digest_of" => write(&journal::digest(&read::<Events>(&what, params)?.events)),
         "delete_run" => write(&engine.delete_run(&of_run()?).await?),
+        "fork" => fork(engine, read(&what, params)?).await?,
+        "restart" => {
+            let Restart { run_id, new_run_id } = read(&what, params)?;
+            let mut request = ForkRequest::new(run_id).at(1);
+            request.new_run_id = new_run_id;
+            fork(engine, request).await?
+        }
+        "difference" => {
+            let TwoRuns { left, right } = read(&what, params)?;
+            write(&engine.difference(&left, &right).await?)
+        }
+        "picture" => {
+            let Picture { format, of } = read(&what, params)?;
+            write(&engine.picture(&of, format).await?)
+        }
+        "register_migration" => {
+            engine.register_migration(read(&what, params)?)?;
+            "null".into()
+        }
+        "check_workflow" => write(&engine.check_workflow(read::<OfSpec>(&what, params)?.spec).await?),
+        "prune" => {
+            let Prune { rules, only_tell } = read(&what, params)?;
+            write(&engine.prune(rules.as_deref(), only_tell).await?)
+        }
+        "put_schedule" => write(&engine.put_schedule(read(&what, params)?).await?),
+        "schedules" => write(&engine.schedules().await?),
+        "pause_schedule" => {
+            let Pause { name, paused } = read(&what, params)?;
+            write(&engine.pause_schedule(&name, paused).await?)
+        }
+        "delete_schedule" => write(&engine.delete_schedule(&read::<OfSchedule>(&what, params)?.name).await?),
+        "fire_due" => write(&engine.fire_due().await?),
         "thread" => write(&engine.thread(&of_thread()?).await?),
         "threads" => {
             let ThreadsOf { resource, offset, limit } = read(&what, params)?;

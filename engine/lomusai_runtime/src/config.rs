@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cassette::CassetteConfig;
 use crate::layer::ProviderLimits;
+use crate::retention::Retention;
 
 /// Settings of an engine. Every field has a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +30,8 @@ pub struct EngineConfig {
     pub provider_limits: BTreeMap<String, ProviderLimits>,
     /// Records the calls of models and tools, or gives them back. Default: as `LOMUSAI_CASSETTE` says; see [`CassetteConfig::from_env`].
     pub cassette: Option<CassetteConfig>,
+    /// Which runs that have ended are kept. Default: all. Looked at when the engine is started, and every ten minutes.
+    pub retention: Vec<Retention>,
     /// How long `close` waits for runs and callbacks to end. Default 10,000.
     pub close_ms: u64,
 }
@@ -44,6 +47,7 @@ impl Default for EngineConfig {
             budgets: BTreeMap::new(),
             provider_limits: BTreeMap::new(),
             cassette: None,
+            retention: Vec::new(),
             close_ms: 10_000,
         }
     }

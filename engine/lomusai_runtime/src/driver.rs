@@ -10,14 +10,14 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lomusai_core::agent::{AgentMachine, Plan, Start};
 use lomusai_core::cancel::CancelToken;
-use lomusai_core::component::CallContext;
+use lomusai_core::component::{CallContext, StoreWork};
 use lomusai_core::machine::{ChildOutcome, Decision, Effect, EffectInput, Input, Machine, ModelOutcome, Spent};
-use lomusai_core::storage::{Batch, RunAppend, ThreadChange};
+use lomusai_core::storage::{Batch, RunAppend, ThreadChange, refusal};
 use lomusai_core::workflow::WorkflowPlan;
 use lomusai_core::{BoxFuture, Error, Result};
 use lomusai_wire::{
     Command, EffectId, EffectKind, ErrorBody, EventBody, History, Kind, LogLevel, OnBusy, Outcome, RunId, RunInfo,
-    RunOutput, RunStatus, ThreadId, Usage, codes,
+    RunOutput, RunStatus, SqlStatement, ThreadId, Usage, codes,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -45,6 +45,10 @@ pub(crate) struct Driver {
     pub(crate) info: RunInfo,
     pub(crate) epoch: u64,
     pub(crate) thread: Option<ThreadPlace>,
+    /// What else the commit of the first events writes, and under which conditions.
+    pub(crate) with: Batch,
+    /// What has to be recorded before anything else: the run goes on under another spec.
+    pub(crate) migrated: Vec<EventBody>,
     pub(crate) limits: Limits,
     /// Names of stream processors.
     pub(crate) stream: Arc<[String]>,
@@ -147,6 +151,13 @@ impl Work {
     }
 }
 
+/// What a step writes together with its answer.
+struct Writes {
+    effect_id: EffectId,
+    sql: Vec<SqlStatement>,
+    work: Vec<StoreWork>,
+}
+
 /// Something that goes off by itself.
 struct Timer {
     at: Instant,
@@ -172,6 +183,8 @@ pub(crate) enum First {
     Recover,
     /// Handle this and say whether it was accepted.
     Command(Command, oneshot::Sender<Result<()>>),
+    /// Go on with a run that begins as a copy of another.
+    GoOn,
     /// Let what is due go off.
     Wake,
     /// Only wait for suspended children that are at work again.
@@ -206,13 +219,14 @@ impl Driver {
         // Of a run that was loaded: whoever carried out what is under way is gone, so that it is begun again, before anything else comes.
         let interrupted = self.info.seq > 0 && self.machine.status() == RunStatus::Running;
         let is_cancel = matches!(&first, First::Command(Command::Cancel { .. }, _));
-        if interrupted && !is_cancel && !matches!(first, First::Recover) {
+        if interrupted && !is_cancel && !matches!(first, First::Recover | First::GoOn) {
             self.recover().await?;
         }
         let began = match first {
             First::Start(start, on_busy) => self.start(*start, on_busy).await,
             First::StartWorkflow(events) => self.start_workflow(events).await,
             First::Recover => self.recover().await,
+            First::GoOn => self.turn(Input::Recover).await,
             First::Command(command, reply) => Box::pin(self.command(command, reply)).await,
             First::Wake => Box::pin(self.timer()).await,
             First::Attach(effect, child) => {
@@ -536,8 +550,12 @@ impl Driver {
     }
 
     async fn turn_at(&mut self, input: Input, now_ms: u64) -> Result<()> {
+        let (input, writes) = self.writes(input);
         let decision = self.machine.step(input, now_ms)?;
-        self.commit(decision, now_ms).await?;
+        match writes {
+            Some(writes) => Box::pin(self.commit_writes(decision, writes, now_ms)).await?,
+            None => self.commit(decision, now_ms).await?,
+        }
         if self.work.bytes > self.limits.run_bytes && self.machine.status() == RunStatus::Running {
             self.work.bytes = 0;
             let limit = self.limits.run_bytes;
@@ -545,6 +563,41 @@ impl Driver {
             Box::pin(self.fail(Error::new(codes::RUN_TOO_LARGE, message))).await?;
         }
         Ok(())
+    }
+
+    /// What a step wants written in the transaction that records its answer.
+    fn writes(&self, input: Input) -> (Input, Option<Writes>) {
+        let Input::Step(id, Ok(mut reply)) = input else { return (input, None) };
+        let work = self.live.work.lock().remove(&id).unwrap_or_default();
+        if reply.sql.is_empty() && work.is_empty() {
+            return (Input::Step(id, Ok(reply)), None);
+        }
+        if !self.engine.store.capabilities().sql {
+            return (Input::Step(id, Err(refusal::no_sql())), None);
+        }
+        // A step that suspends is told that it cannot.
+        let sql = if reply.suspend.is_some() { Vec::new() } else { std::mem::take(&mut reply.sql) };
+        let writes = Writes { effect_id: id.clone(), sql, work };
+        (Input::Step(id, Ok(reply)), Some(writes))
+    }
+
+    /// Commits a step's answer together with what the step writes. Where that fails the step has failed, and nothing has happened.
+    async fn commit_writes(&mut self, decision: Decision, writes: Writes, now_ms: u64) -> Result<()> {
+        let Writes { effect_id, sql, work } = writes;
+        let counts =
+            |event: &EventBody| matches!(event, EventBody::EffectCompleted { effect_id: id, .. } if *id == effect_id);
+        if decision.events.iter().any(counts) {
+            (self.with.sql, self.with.work) = (sql, work);
+        }
+        match self.commit(decision, now_ms).await {
+            Err(error) if error.is(codes::STEP_SQL_FAILED) || error.is(codes::UNSUPPORTED) => {
+                // What the machine decided did not happen: it is what the journal says again.
+                let events = self.engine.journal(&self.live.run_id).await?;
+                self.machine = self.engine.folded(&events, &self.live.run_id, Vec::new()).await?.machine;
+                self.turn(Input::Step(effect_id, Err(error))).await
+            }
+            other => other,
+        }
     }
 
     /// Commits events, tells the readers, begins effects: in this order.
@@ -555,7 +608,12 @@ impl Driver {
         let expected_seq = self.live.publisher.seq();
         self.work.bytes += decision.events.iter().map(weight).sum::<u64>();
         let progress = decision.events.iter().any(|event| matches!(event, EventBody::EffectCompleted { .. }));
-        let events = self.live.publisher.number(decision.events, now_ms);
+        let bodies = if self.migrated.is_empty() {
+            decision.events
+        } else {
+            self.migrated.iter().cloned().chain(decision.events).collect()
+        };
+        let events = self.live.publisher.number(bodies, now_ms);
         self.info.seq = expected_seq + events.len() as u64;
         self.info.status = self.machine.status();
         self.info.wakes_at_ms = match self.info.status {
@@ -570,9 +628,10 @@ impl Driver {
         if progress {
             self.info.recoveries = 0;
         }
-        let mut batch = Batch::default();
+        // Kept until it is written: a run that waits for its thread tries again.
+        let mut batch = if expected_seq == 0 { self.with.clone() } else { std::mem::take(&mut self.with) };
         batch.thread = self.thread_change(expected_seq == 0, now_ms);
-        if expected_seq == 0 {
+        if expected_seq == 0 || !self.migrated.is_empty() {
             batch.blobs = self.engine.unstored_spec(&self.plan);
         }
         let brings_spec = !batch.blobs.is_empty();
@@ -584,6 +643,10 @@ impl Driver {
             info: self.info.clone(),
         });
         self.engine.store.commit(batch).await?;
+        self.migrated.clear();
+        if expected_seq == 0 {
+            self.with = Batch::default();
+        }
         if brings_spec {
             self.engine.stored_specs.lock().insert(self.plan.hash().to_owned());
         }
@@ -708,7 +771,8 @@ impl Driver {
                 Err(error)
             }
         };
-        if !self.machine.status().is_final() {
+        // A run that never began may have the name of one that is somebody else's.
+        if !self.machine.status().is_final() && self.live.publisher.seq() > 0 {
             // The next one to take the run over need not wait for the lease to run out.
             let _ = self.engine.store.release(&self.live.run_id, self.epoch).await;
         }

@@ -1,5 +1,6 @@
 //! The engine: what a host opens, registers components with, and runs agents on.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,12 +15,13 @@ use lomusai_core::storage::{MemoryStore, Store, ThreadInfo};
 use lomusai_core::sync::{Mutex, RwLock};
 use lomusai_core::telemetry::TelemetrySink;
 use lomusai_core::tool::Tool;
-use lomusai_core::workflow::{Built, Workflow};
+use lomusai_core::workflow::{Built, Workflow, WorkflowPlan, picture};
 use lomusai_core::{Error, Result, journal};
 use lomusai_wire::{
     AgentSpec, Budget, Command, Event, Message, ModelInfo, RunFilter, RunId, RunInfo, RunStatus, ThreadId,
     WorkflowSpec, codes,
 };
+use serde::Deserialize;
 use tokio::runtime::{Handle, Runtime, RuntimeFlavor};
 use tokio::sync::oneshot;
 
@@ -31,6 +33,7 @@ use crate::inner::{Inner, closed, run_active};
 use crate::load::run_unknown;
 use crate::queue::EventQueue;
 use crate::registry::{ComponentKind, Registry};
+use crate::retention::Retention;
 use crate::run::{Live, Observer, Run, RunRequest, RunResult};
 
 /// An agent engine. Clones share it. Thread-safe throughout.
@@ -48,6 +51,29 @@ pub struct EngineBuilder {
     telemetry: Option<Arc<dyn TelemetrySink>>,
     router: Option<Arc<dyn Router>>,
     runtime: Option<Handle>,
+}
+
+/// What to draw.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PictureOf {
+    /// The registered workflow of this name.
+    Workflow(String),
+    /// This workflow, registered or not.
+    Spec(Box<WorkflowSpec>),
+    /// The workflow of this run, as it was when it began, and where its steps stand.
+    RunId(RunId),
+}
+
+/// How to draw it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PictureFormat {
+    /// A picture by itself.
+    #[default]
+    Svg,
+    /// A flowchart for documents that know Mermaid.
+    Mermaid,
 }
 
 /// A shared budget and what was spent of it.
@@ -119,8 +145,9 @@ impl EngineBuilder {
     /// Starts the engine's threads. Runs nothing: see [`Engine::start`].
     ///
     /// # Errors
-    /// `internal` when the system gives no threads; `cassette_invalid`, `argument_invalid` for the cassette.
+    /// `internal` when the system gives no threads; `cassette_invalid`; `argument_invalid` for the cassette or the retention.
     pub fn build(self) -> Result<Engine> {
+        self.config.retention.iter().try_for_each(Retention::check)?;
         let cassette = match &self.config.cassette {
             Some(config) => Some(Cassette::open(config)?),
             None => Cassette::of_env()?,
@@ -159,6 +186,8 @@ impl EngineBuilder {
             wakes: Mutex::default(),
             woken: tokio::sync::Notify::new(),
             waking: AtomicBool::new(false),
+            rescheduled: tokio::sync::Notify::new(),
+            scheduling: AtomicBool::new(false),
         })))
     }
 }
@@ -494,6 +523,25 @@ impl Engine {
     pub async fn export(&self, run_id: &RunId) -> Result<Vec<Event>> {
         self.run_info(run_id).await?;
         self.0.journal(run_id).await
+    }
+
+    /// A workflow as a picture: a registered one by its name, or a run's with each step in the colour of where it stands.
+    ///
+    /// # Errors
+    /// `workflow_unknown`, `run_unknown`; `argument_invalid` for an agent's run.
+    pub async fn picture(&self, of: &PictureOf, format: PictureFormat) -> Result<String> {
+        let (spec, statuses) = match of {
+            PictureOf::Workflow(name) => (self.0.registry.workflow_spec(name)?, BTreeMap::new()),
+            PictureOf::Spec(spec) => (WorkflowPlan::new((**spec).clone())?.spec, BTreeMap::new()),
+            PictureOf::RunId(run_id) => {
+                let events = self.export(run_id).await?;
+                (self.0.workflow_of(&events, run_id).await?, picture::statuses(&events))
+            }
+        };
+        Ok(match format {
+            PictureFormat::Svg => picture::svg(&spec, &statuses),
+            PictureFormat::Mermaid => picture::mermaid(&spec, &statuses),
+        })
     }
 
     /// The digest of a run's journal: the same in every language; see [`journal::digest`].

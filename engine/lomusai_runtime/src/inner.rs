@@ -13,7 +13,7 @@ use lomusai_core::llm::LlmProvider;
 use lomusai_core::machine::{Input, Machine};
 use lomusai_core::models::ModelTable;
 use lomusai_core::seam::{Clock, Ids};
-use lomusai_core::storage::Store;
+use lomusai_core::storage::{Batch, Store};
 use lomusai_core::sync::{Mutex, RwLock};
 use lomusai_core::telemetry::TelemetrySink;
 use lomusai_core::tool::Tool;
@@ -66,6 +66,10 @@ pub(crate) struct Inner {
     pub(crate) woken: tokio::sync::Notify,
     /// Whether somebody waits for them.
     pub(crate) waking: AtomicBool,
+    /// Told when a schedule has changed here.
+    pub(crate) rescheduled: tokio::sync::Notify,
+    /// Whether somebody looks after the schedules.
+    pub(crate) scheduling: AtomicBool,
 }
 
 /// How often runs to be woken are looked at in any case.
@@ -147,10 +151,23 @@ impl Inner {
         queue: Option<Arc<EventQueue>>,
         begun: Option<oneshot::Sender<Result<()>>>,
     ) -> Result<Arc<Live>> {
+        self.spawn_with(request, parent, host, queue, begun, Batch::default())
+    }
+
+    /// As [`spawn_new`](Self::spawn_new), with more for the commit of its first events.
+    pub(crate) fn spawn_with(
+        self: &Arc<Self>,
+        request: RunRequest,
+        parent: Option<(&Live, EffectId)>,
+        host: Option<HostSlot>,
+        queue: Option<Arc<EventQueue>>,
+        begun: Option<oneshot::Sender<Result<()>>>,
+        with: Batch,
+    ) -> Result<Arc<Live>> {
         self.open()?;
         match request {
-            RunRequest::Agent(request) => self.spawn_agent(*request, parent, host, queue, begun),
-            RunRequest::Workflow(request) => self.spawn_workflow(*request, parent, host, queue, begun),
+            RunRequest::Agent(request) => self.spawn_agent(*request, parent, host, queue, begun, with),
+            RunRequest::Workflow(request) => self.spawn_workflow(*request, parent, host, queue, begun, with),
         }
     }
 
@@ -169,11 +186,23 @@ impl Inner {
         host: Option<HostSlot>,
         queue: Option<Arc<EventQueue>>,
         begun: Option<oneshot::Sender<Result<()>>>,
+        with: Batch,
     ) -> Result<Arc<Live>> {
         let plan = self.registry.plan(&request.agent)?;
         let run_id = self.new_id(request.run_id, parent.as_ref())?;
-        let StartRequest { input, history, thread, resource, context, transient, detached, on_busy, options, .. } =
-            request;
+        let StartRequest {
+            input,
+            history,
+            thread,
+            resource,
+            context,
+            transient,
+            metadata,
+            detached,
+            on_busy,
+            options,
+            ..
+        } = request;
         let history: Vec<Arc<Message>> = history.into_iter().map(Arc::new).collect();
         let thread = thread.map(|id| ThreadPlace { id, resource, saved: 0, per_step: options.save_per_step });
         if thread.is_some() && !history.is_empty() {
@@ -189,6 +218,7 @@ impl Inner {
             thread: thread.as_ref().map(|thread| thread.id.clone()),
             parent: parent.clone(),
             context: durable(&context, &transient),
+            metadata: metadata.clone(),
         };
         let own = options.budget.or(plan.spec.agent.budget);
         let budgets = self.budgets.of_run(&run_id, own, &options.shared_budgets, Amount::default())?;
@@ -196,8 +226,8 @@ impl Inner {
         let machine = AgentMachine::new(&plan, run_id.clone(), history, options)?;
         let mut info = RunInfo::new(run_id, &plan.spec.agent.name, self.clock.now_ms());
         info.parent.clone_from(&parent);
-        info.thread = start.thread.clone();
-        let new = New { info, context, transient, detached, host, thread, timeout_ms, budgets };
+        (info.thread, info.metadata) = (start.thread.clone(), metadata);
+        let new = New { info, context, transient, detached, host, thread, timeout_ms, budgets, with };
         let first = First::Start(Box::new(start), on_busy);
         self.spawn_machine(machine.into(), AnyPlan::Agent(plan), new, first, queue, begun)
     }
@@ -209,28 +239,29 @@ impl Inner {
         host: Option<HostSlot>,
         queue: Option<Arc<EventQueue>>,
         begun: Option<oneshot::Sender<Result<()>>>,
+        with: Batch,
     ) -> Result<Arc<Live>> {
         let plan = self.registry.workflow(&request.workflow)?;
         let run_id = self.new_id(request.run_id, parent.as_ref())?;
-        let WorkflowRequest { input, context, transient, state, detached, .. } = request;
+        let WorkflowRequest { input, context, transient, state, metadata, detached, .. } = request;
         let shared = parent.as_ref().map_or_else(Vec::new, |(live, _)| live.budgets.shared());
         let parent = parent.map(|(live, effect_id)| Parent::new(live.run_id.clone(), effect_id));
         let start = workflow::Start {
             input,
             state,
             parent: parent.clone(),
-            forked_from: None,
             context: durable(&context, &transient),
+            metadata: metadata.clone(),
         };
         let machine = WorkflowMachine::new(&plan, run_id.clone());
         // What is wrong with the input is told at once, before there is a run.
         let begin = machine.handle(Input::StartWorkflow(Box::new(start)), 0)?;
         let mut info = RunInfo::new(run_id, &plan.spec.name, self.clock.now_ms());
         info.kind = SpecKind::Workflow;
-        info.parent = parent;
+        (info.parent, info.metadata) = (parent, metadata);
         // What its children use is counted where its own parents and the engine count.
         let budgets = self.budgets.of_run(&info.run_id, None, &shared, Amount::default())?;
-        let new = New { info, context, transient, detached, host, thread: None, timeout_ms: None, budgets };
+        let new = New { info, context, transient, detached, host, thread: None, timeout_ms: None, budgets, with };
         let first = First::StartWorkflow(begin);
         self.spawn_machine(machine.into(), AnyPlan::Workflow(plan), new, first, queue, begun)
     }
@@ -244,7 +275,7 @@ impl Inner {
         queue: Option<Arc<EventQueue>>,
         begun: Option<oneshot::Sender<Result<()>>>,
     ) -> Result<Arc<Live>> {
-        let New { info, context, transient, detached, host, thread, timeout_ms, budgets } = new;
+        let New { info, context, transient, detached, host, thread, timeout_ms, budgets, with } = new;
         let run_id = info.run_id.clone();
         let (inbox, receiver) = mpsc::unbounded_channel();
         let cancel = CancelToken::new();
@@ -260,6 +291,7 @@ impl Inner {
             context: Arc::new(context),
             transient,
             host,
+            work: Mutex::default(),
             settled: Settled::default(),
         });
         self.add_live(&live)?;
@@ -275,6 +307,8 @@ impl Inner {
             epoch: 1,
             thread,
             context: None,
+            with,
+            migrated: Vec::new(),
             work: Work::default(),
         };
         self.spawn(driver, first, begun);
@@ -468,6 +502,7 @@ impl Inner {
                     context: Arc::default(),
                     transient: Vec::new(),
                     host: None,
+                    work: Mutex::default(),
                     settled: Settled::default(),
                 };
                 live.settled.set(Ok(Arc::new(result)));
@@ -630,6 +665,8 @@ fn for_child(machine: &Machine, command: &Command) -> Option<((EffectId, RunId),
         | Command::Decline { effect_id, .. }
         | Command::Resume { effect_id, .. }
         | Command::ToolResult { effect_id, .. } => effect_id,
+        // An agent waits for no signal itself; a workflow that it runs as a tool may.
+        Command::Signal { .. } if matches!(machine, Machine::Agent(_)) => &None,
         _ => return None,
     };
     let pending = machine.pending();
@@ -667,9 +704,10 @@ struct New {
     thread: Option<ThreadPlace>,
     timeout_ms: Option<u64>,
     budgets: RunBudgets,
+    with: Batch,
 }
 
-fn check_run_id(id: &RunId) -> Result<()> {
+pub(crate) fn check_run_id(id: &RunId) -> Result<()> {
     let text = id.as_str();
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':');
     if !text.is_empty() && text.len() <= 128 && text.chars().all(fits) {

@@ -7,13 +7,15 @@ use lomusai_core::budget::Amount;
 use lomusai_core::cancel::CancelToken;
 use lomusai_core::component::HostSlot;
 use lomusai_core::machine::Machine;
-use lomusai_core::workflow::WorkflowMachine;
+use lomusai_core::storage::Batch;
+use lomusai_core::workflow::{self, WorkflowMachine};
 use lomusai_core::{Error, Result};
 use lomusai_wire::{
     Context, Event, EventBody, History, Message, RunId, RunInfo, RunOptions, RunStatus, SpecKind, SpecRef, ThreadId,
-    codes,
+    WorkflowSpec, codes,
 };
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use crate::budgets::spent_by;
@@ -73,24 +75,9 @@ impl Inner {
         let info = self.store.run(&run_id).await?.unwrap_or(info);
         let events = self.journal(&run_id).await?;
         let started = Started::of(&events, &run_id)?;
-        let hash = &started.spec.hash;
         let history = self.history(started.history, started.thread).await?;
         let saved = history.len();
-        let (plan, mut machine): (AnyPlan, Machine) = match started.spec.kind {
-            SpecKind::Workflow => {
-                let plan = self.registry.workflow_for_stored(self.stored_spec(started.spec).await?, hash)?;
-                let machine = WorkflowMachine::new(&plan, run_id.clone());
-                (AnyPlan::Workflow(plan), machine.into())
-            }
-            _ => {
-                let plan = self.registry.plan_for_stored(self.stored_spec(started.spec).await?, hash)?;
-                let machine = AgentMachine::new(&plan, run_id.clone(), history, started.options.clone())?;
-                (AnyPlan::Agent(plan), machine.into())
-            }
-        };
-        for event in &events {
-            machine.apply(&event.body);
-        }
+        let Folded { plan, machine, migrated } = self.folded(&events, &run_id, history).await?;
         let thread = match started.thread {
             Some(id) => {
                 let in_thread = self.store.thread(id).await?.map_or(0, |thread| thread.messages as usize);
@@ -124,6 +111,7 @@ impl Inner {
             context: Arc::new(started.context.clone()),
             transient: Vec::new(),
             host,
+            work: Default::default(),
             settled: Settled::default(),
         });
         Ok(Driver {
@@ -138,8 +126,59 @@ impl Inner {
             epoch,
             thread,
             context: None,
+            with: Batch::default(),
+            migrated,
             work: Work::default(),
         })
+    }
+
+    /// The spec of a workflow's run, as it was when it began.
+    pub(crate) async fn workflow_of(&self, events: &[Event], run_id: &RunId) -> Result<WorkflowSpec> {
+        let started = Started::of(events, run_id)?;
+        if started.spec.kind != SpecKind::Workflow {
+            return Err(Error::new(
+                codes::ARGUMENT_INVALID,
+                format!("run `{run_id}` is of an agent, and has no graph"),
+            )
+            .with("run_id", run_id.as_str()));
+        }
+        self.stored_spec(started.spec).await
+    }
+
+    /// The machine of a stored run as its journal says.
+    pub(crate) async fn folded(&self, events: &[Event], run_id: &RunId, history: Vec<Arc<Message>>) -> Result<Folded> {
+        let started = Started::of(events, run_id)?;
+        let hash = &started.spec.hash;
+        if started.spec.kind != SpecKind::Workflow {
+            let plan = self.registry.plan_for_stored(self.stored_spec(started.spec).await?, hash)?;
+            let mut machine = AgentMachine::new(&plan, run_id.clone(), history, started.options.clone())?;
+            events.iter().for_each(|event| machine.apply(&event.body));
+            return Ok(Folded { plan: AnyPlan::Agent(plan), machine: machine.into(), migrated: Vec::new() });
+        }
+        match self.registry.workflow_for_stored(self.stored_spec(started.spec).await?, hash) {
+            Ok(plan) => {
+                let is_migrated = events.iter().any(|event| matches!(event.body, EventBody::RunMigrated { .. }));
+                let machine = if is_migrated {
+                    workflow::fold(&plan, run_id.clone(), events).map_err(|misfit| {
+                        Error::new(
+                            codes::STORE_CORRUPT,
+                            format!("the journal of run `{run_id}` does not fit: {misfit}"),
+                        )
+                        .with("run_id", run_id.as_str())
+                    })?
+                } else {
+                    let mut machine = WorkflowMachine::new(&plan, run_id.clone());
+                    events.iter().for_each(|event| machine.apply(&event.body));
+                    machine
+                };
+                Ok(Folded { plan: AnyPlan::Workflow(plan), machine: machine.into(), migrated: Vec::new() })
+            }
+            Err(changed) if changed.is(codes::WORKFLOW_CHANGED) => {
+                let (plan, machine, body) = self.migrated(changed, events, run_id, hash).await?;
+                Ok(Folded { plan: AnyPlan::Workflow(plan), machine: machine.into(), migrated: vec![body] })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn stored_spec<T: DeserializeOwned>(&self, spec: &SpecRef) -> Result<T> {
@@ -153,7 +192,11 @@ impl Inner {
         serde_json::from_slice(&bytes).map_err(|e| corrupt(e.to_string()))
     }
 
-    async fn history(&self, history: Option<&History>, thread: Option<&ThreadId>) -> Result<Vec<Arc<Message>>> {
+    pub(crate) async fn history(
+        &self,
+        history: Option<&History>,
+        thread: Option<&ThreadId>,
+    ) -> Result<Vec<Arc<Message>>> {
         match (history, thread) {
             (Some(History::Thread { upto }), Some(thread)) => self.thread_messages(thread, *upto).await,
             (Some(History::Messages(messages)), _) => Ok(messages.clone()),
@@ -229,20 +272,34 @@ impl Inner {
     }
 }
 
-/// What the first event of a journal says.
-struct Started<'a> {
-    spec: &'a SpecRef,
-    history: Option<&'a History>,
-    thread: Option<&'a ThreadId>,
-    context: &'a Context,
-    options: &'a RunOptions,
+/// A run as its journal says.
+pub(crate) struct Folded {
+    pub(crate) plan: AnyPlan,
+    pub(crate) machine: Machine,
+    /// What has to be recorded before anything else: the run goes on under another spec.
+    pub(crate) migrated: Vec<EventBody>,
+}
+
+/// What a journal says of the run as a whole: its first event, but for the spec, which a later one may have changed.
+pub(crate) struct Started<'a> {
+    pub(crate) spec: &'a SpecRef,
+    pub(crate) history: Option<&'a History>,
+    pub(crate) thread: Option<&'a ThreadId>,
+    pub(crate) context: &'a Context,
+    pub(crate) metadata: &'a Map<String, Value>,
+    pub(crate) options: &'a RunOptions,
 }
 
 impl<'a> Started<'a> {
-    fn of(events: &'a [Event], run_id: &RunId) -> Result<Self> {
+    pub(crate) fn of(events: &'a [Event], run_id: &RunId) -> Result<Self> {
         match events.first().map(|event| &event.body) {
-            Some(EventBody::RunStarted { spec, history, thread, context, options, .. }) => {
-                Ok(Self { spec, history: history.as_ref(), thread: thread.as_ref(), context, options })
+            Some(EventBody::RunStarted { spec, history, thread, context, metadata, options, .. }) => {
+                let later = events.iter().rev().find_map(|event| match &event.body {
+                    EventBody::RunMigrated { spec, .. } => Some(spec),
+                    _ => None,
+                });
+                let spec = later.unwrap_or(spec);
+                Ok(Self { spec, history: history.as_ref(), thread: thread.as_ref(), context, metadata, options })
             }
             _ => Err(Error::new(
                 codes::STORE_CORRUPT,

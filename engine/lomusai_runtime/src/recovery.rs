@@ -42,6 +42,7 @@ impl Inner {
             }
             self.take_up(info, &mut report).await?;
         }
+        self.keep_schedules();
         Ok(report)
     }
 

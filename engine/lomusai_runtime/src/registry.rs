@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use lomusai_core::agent::{Plan, PlannedTool, check_agent, check_name, check_tool};
+use lomusai_core::agent::{Plan, PlannedTool, check_agent, check_name, check_tool, workflow_tool};
 use lomusai_core::component::{Function, Step};
 use lomusai_core::llm::{EmbeddingProvider, LlmProvider, Router};
 use lomusai_core::sync::{Mutex, RwLock};
@@ -14,6 +14,7 @@ use lomusai_wire::{AgentSpec, Code, RawJson, RunSpec, WorkflowSpec, codes};
 use serde_json::Value;
 
 use crate::layer::{self, ProviderLimits};
+use crate::migration::Migration;
 
 /// What kind of thing a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,6 +96,8 @@ pub(crate) struct Registry {
     embedders: RwLock<HashMap<String, Arc<dyn EmbeddingProvider>>>,
     workflows: RwLock<HashMap<String, Arc<WorkflowPlan>>>,
     steps: RwLock<HashMap<String, Arc<dyn Step>>>,
+    /// By workflow and the hash of the spec that they come from.
+    migrations: RwLock<HashMap<(String, String), Arc<Migration>>>,
     /// Plans that were made before, by agent, for new runs.
     plans: RwLock<HashMap<String, Arc<Plan>>>,
     /// Plans of stored runs, by the hash of their spec.
@@ -144,6 +147,26 @@ impl Registry {
         insert(&self.workflows, ComponentKind::Workflow, plan.spec.name.clone(), Arc::new(plan))
     }
 
+    pub(crate) fn add_migration(&self, migration: Migration) -> Result<()> {
+        let key = (migration.workflow.clone(), migration.from.clone());
+        let mut migrations = self.migrations.write();
+        if migrations.contains_key(&key) {
+            let (workflow, from) = key;
+            return Err(Error::new(
+                codes::NAME_TAKEN,
+                format!("a migration of workflow `{workflow}` from the spec `{from}` is registered already"),
+            )
+            .with("workflow", workflow));
+        }
+        migrations.insert(key, Arc::new(migration));
+        Ok(())
+    }
+
+    /// The migration of a workflow's runs from the spec of this hash.
+    pub(crate) fn migration(&self, workflow: &str, from: &str) -> Option<Arc<Migration>> {
+        self.migrations.read().get(&(workflow.to_owned(), from.to_owned())).cloned()
+    }
+
     pub(crate) fn add_step(&self, name: &str, step: Arc<dyn Step>) -> Result<()> {
         check_name("step", name)?;
         insert(&self.steps, ComponentKind::Step, name.to_owned(), step)
@@ -175,6 +198,11 @@ impl Registry {
 
     pub(crate) fn step(&self, name: &str) -> Result<Arc<dyn Step>> {
         find(&self.steps, ComponentKind::Step, name)
+    }
+
+    /// The spec of a registered workflow.
+    pub(crate) fn workflow_spec(&self, name: &str) -> Result<WorkflowSpec> {
+        find(&self.workflows, ComponentKind::Workflow, name).map(|plan| plan.spec.clone())
     }
 
     /// The plan for a new run of a workflow.
@@ -345,7 +373,17 @@ impl Registry {
             }
         });
         let agents = agents.collect::<Result<Vec<_>>>()?;
-        Ok(Arc::new(Plan::new(agent, tools, agents)?))
+        let workflows = agent.workflows.iter().map(|name| {
+            let now = find(&self.workflows, ComponentKind::Workflow, name)
+                .map(|plan| workflow_tool(&plan.spec))
+                .map_err(|error| error.with("agent", agent.name.as_str()))?;
+            let then = stored.and_then(|stored| stored.workflows.iter().find(|tool| tool.name == now.name));
+            let Some(then) = then else { return Ok(now) };
+            same_schema(&now.name, "input_schema", Some(&then.input_schema), Some(&now.input_schema))?;
+            Ok(then.clone())
+        });
+        let workflows = workflows.collect::<Result<Vec<_>>>()?;
+        Ok(Arc::new(Plan::new(agent, tools, agents, workflows)?))
     }
 
     fn check_models(&self, agent: &AgentSpec) -> Result<()> {

@@ -1,10 +1,11 @@
 //! A run as its caller sees it: events to read, a result to wait for, a handle to cancel it by.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lomusai_core::cancel::CancelToken;
-use lomusai_core::component::HostSlot;
+use lomusai_core::component::{HostSlot, StoreWork};
 use lomusai_core::sync::{Condvar, Mutex};
 use lomusai_core::{Error, Result};
 use lomusai_wire::{
@@ -127,10 +128,13 @@ pub(crate) struct Live {
     /// Keys of `context` that stay out of every journal.
     pub(crate) transient: Vec<String>,
     pub(crate) host: Option<HostSlot>,
+    /// What steps that have answered want done in the transaction that records it.
+    pub(crate) work: Mutex<HashMap<EffectId, Vec<StoreWork>>>,
     pub(crate) settled: Settled,
 }
 
 /// What a driver is told.
+#[expect(clippy::large_enum_variant, reason = "it is sent in a box as a whole")]
 pub(crate) enum Msg {
     Command(Command, oneshot::Sender<Result<()>>),
     /// A component wants this in the journal.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    Budget, EffectId, Message, ModelSettings, Outcome, OutputSpec, Parent, Pending, RunId, SpecKind, ThreadId,
+    Budget, EffectId, Fork, Message, ModelSettings, Outcome, OutputSpec, Parent, Pending, RunId, SpecKind, ThreadId,
     ToolChoice, ToolSpec,
 };
 
@@ -120,6 +120,9 @@ pub struct StartRequest {
     /// Keys of `context` that are not journaled, such as secrets; absent after a resume in another process.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transient: Vec<String>,
+    /// What the run is found by: see [`RunFilter::metadata`].
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub metadata: Map<String, Value>,
     /// Whether the run goes on when its reader goes away.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub detached: bool,
@@ -143,6 +146,7 @@ impl StartRequest {
             run_id: None,
             context: Context::new(),
             transient: Vec::new(),
+            metadata: Map::new(),
             detached: false,
             on_busy: OnBusy::Wait,
             options: RunOptions::default(),
@@ -317,9 +321,12 @@ pub enum RunStatus {
 }
 
 impl RunStatus {
+    /// Those of runs that have ended.
+    pub const FINAL: [Self; 5] = [Self::Completed, Self::Failed, Self::Cancelled, Self::Exhausted, Self::Bailed];
+
     /// Whether the run has ended.
     pub fn is_final(self) -> bool {
-        matches!(self, Self::Completed | Self::Failed | Self::Cancelled | Self::Exhausted | Self::Bailed)
+        Self::FINAL.contains(&self)
     }
 
     /// The name on the wire.
@@ -372,6 +379,12 @@ pub struct RunInfo {
     /// Who started it, for a child.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
+    /// The run it was forked from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forked_from: Option<Fork>,
+    /// What its caller wants to find it by.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub metadata: Map<String, Value>,
     /// What it waits for, when suspended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<Pending>,
@@ -401,6 +414,8 @@ impl RunInfo {
             seq: 0,
             thread: None,
             parent: None,
+            forked_from: None,
+            metadata: Map::new(),
             pending: Vec::new(),
             blocked_by: None,
             created_at_ms: now_ms,
@@ -435,10 +450,42 @@ pub struct RunFilter {
     /// Children of this run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<RunId>,
+    /// Only runs that no other run started.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub top: bool,
+    /// With all of this in their metadata.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub metadata: Map<String, Value>,
+    /// Started at this time or later, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_from_ms: Option<u64>,
+    /// Started before this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_until_ms: Option<u64>,
+    /// That recorded nothing at this time or later: what ended did so before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quiet_since_ms: Option<u64>,
     /// At most so many. Default 100.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
     /// Skip so many.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offset: Option<u32>,
+}
+
+impl RunFilter {
+    /// Whether a run is meant. How many are wanted is not looked at.
+    pub fn admits(&self, info: &RunInfo) -> bool {
+        let parent = info.parent.as_ref().map(|parent| &parent.run_id);
+        (self.status.is_empty() || self.status.contains(&info.status))
+            && self.kind.is_none_or(|kind| kind == info.kind)
+            && self.agent.as_ref().is_none_or(|agent| *agent == info.agent)
+            && self.thread.as_ref().is_none_or(|thread| Some(thread) == info.thread.as_ref())
+            && self.parent.as_ref().is_none_or(|wanted| Some(wanted) == parent)
+            && (!self.top || parent.is_none())
+            && self.metadata.iter().all(|(key, value)| info.metadata.get(key) == Some(value))
+            && self.created_from_ms.is_none_or(|from| info.created_at_ms >= from)
+            && self.created_until_ms.is_none_or(|until| info.created_at_ms < until)
+            && self.quiet_since_ms.is_none_or(|since| info.updated_at_ms < since)
+    }
 }

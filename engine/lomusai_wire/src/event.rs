@@ -1,5 +1,6 @@
 //! Events: everything a run says, in order. Stream, journal and trace read the same ones.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -134,12 +135,29 @@ pub enum EventBody {
         /// The run it was forked from.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         forked_from: Option<Fork>,
+        /// What the caller wants to find it by.
+        #[serde(default, skip_serializing_if = "Map::is_empty")]
+        metadata: Map<String, Value>,
         /// What the caller wants its functions to know; transient keys are left out.
         #[serde(default, skip_serializing_if = "Map::is_empty")]
         context: Context,
         /// What the caller asked for over the spec.
         #[serde(default, skip_serializing_if = "RunOptions::is_default")]
         options: Box<RunOptions>,
+    },
+    /// It goes on under another spec of its workflow: the events before this one are read as if they had been of that.
+    RunMigrated {
+        /// The spec.
+        spec: SpecRef,
+        /// Steps that are named otherwise now, by their old name; `null` for those that are forgotten.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        steps: BTreeMap<String, Option<String>>,
+        /// What steps came to, by their new names, in place of what was recorded or of running.
+        #[serde(default, skip_serializing_if = "Map::is_empty")]
+        outputs: Map<String, Value>,
+        /// Values of the state that it sets; `null` removes one.
+        #[serde(default, skip_serializing_if = "Map::is_empty")]
+        state: Map<String, Value>,
     },
     /// Nothing goes on until a command comes.
     RunSuspended {
@@ -196,6 +214,9 @@ pub enum EventBody {
         /// When a timer goes off.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         due_at_ms: Option<u64>,
+        /// What a step is given in place of what its spec says: in a fork.
+        #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+        input: Option<Value>,
     },
     /// It answered.
     EffectCompleted {
@@ -374,8 +395,9 @@ impl<'de> Deserialize<'de> for EventBody {
 
 impl EventBody {
     /// The `type` of every event that this version knows.
-    pub const TYPES: [&str; 21] = [
+    pub const TYPES: [&str; 22] = [
         "run_started",
+        "run_migrated",
         "run_suspended",
         "run_resumed",
         "run_cancelling",

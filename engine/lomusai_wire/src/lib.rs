@@ -34,6 +34,6 @@ pub use spec::{
 };
 pub use usage::Usage;
 pub use workflow::{
-    Action, Condition, ForeachSpec, LoopSpec, Mapping, Needs, Retry, StepReply, StepSpec, SuspendSpec, WaitSpec,
-    WorkflowRequest, WorkflowSpec,
+    Action, Condition, ForeachSpec, LoopSpec, Mapping, Needs, Retry, SqlStatement, StepReply, StepSpec, SuspendSpec,
+    WaitSpec, WorkflowRequest, WorkflowSpec,
 };

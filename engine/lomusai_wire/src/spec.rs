@@ -35,6 +35,9 @@ pub struct AgentSpec {
     /// Names of registered agents, each offered to the model as the tool `agent-<name>`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub agents: Vec<String>,
+    /// Names of registered workflows, each offered to the model as the tool `workflow-<name>` with the workflow's `input_schema`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub workflows: Vec<String>,
     /// Whether and which tool the model must call. Default: its choice.
     #[serde(skip_serializing_if = "ToolChoice::is_auto")]
     pub tool_choice: ToolChoice,
@@ -480,11 +483,20 @@ pub struct RunSpec {
     /// Name and description of its sub-agents, in the agent's order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub agents: Vec<(String, String)>,
+    /// Its workflows as the model sees them, in the agent's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workflows: Vec<ToolSpec>,
 }
 
 impl RunSpec {
     /// A run of this agent with these tools.
     pub fn new(agent: AgentSpec, tools: Vec<ToolSpec>, agents: Vec<(String, String)>) -> Self {
-        Self { agent, tools, agents }
+        Self { agent, tools, agents, workflows: Vec::new() }
+    }
+
+    /// The same, with these workflows as tools.
+    pub fn with_workflows(mut self, workflows: Vec<ToolSpec>) -> Self {
+        self.workflows = workflows;
+        self
     }
 }

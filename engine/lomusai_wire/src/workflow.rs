@@ -353,6 +353,31 @@ pub struct StepReply {
     /// Values of the run's state that it sets; `null` removes one. Recorded together with the answer.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub state: Map<String, Value>,
+    /// Statements for the store's own SQLite file, carried out in the transaction that records the answer: all of it, or nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sql: Vec<SqlStatement>,
+}
+
+/// One statement of SQL and its values.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct SqlStatement {
+    /// The statement, with `?1`, `?2`, … where values belong.
+    pub sql: String,
+    /// The values: texts, numbers, booleans (as 0 and 1) and null; lists and objects as their JSON.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub params: Vec<Value>,
+    /// How many rows it must change. Where it changes another number, the step has failed and nothing is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+}
+
+impl SqlStatement {
+    /// A statement with these values.
+    pub fn new(sql: impl Into<String>, params: Vec<Value>) -> Self {
+        Self { sql: sql.into(), params, rows: None }
+    }
 }
 
 impl StepReply {
@@ -369,6 +394,12 @@ impl StepReply {
     /// The run ends with this.
     pub fn bail(result: impl Into<Value>) -> Self {
         Self { bail: Some(result.into()), ..Self::default() }
+    }
+
+    /// The same, with a statement for the transaction that records it.
+    pub fn with_sql(mut self, statement: SqlStatement) -> Self {
+        self.sql.push(statement);
+        self
     }
 
     /// The same, setting a value of the run's state.
@@ -406,6 +437,9 @@ pub struct WorkflowRequest {
     /// The run's state at the start.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub state: Map<String, Value>,
+    /// What the run is found by: see [`RunFilter::metadata`](crate::RunFilter::metadata).
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub metadata: Map<String, Value>,
     /// Whether the run goes on when its reader goes away.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub detached: bool,
@@ -421,6 +455,7 @@ impl WorkflowRequest {
             context: crate::Context::new(),
             transient: Vec::new(),
             state: Map::new(),
+            metadata: Map::new(),
             detached: false,
         }
     }

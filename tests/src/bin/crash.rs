@@ -26,10 +26,10 @@ use lomusai_core::testing::{ScriptedModel, block_on};
 use lomusai_core::tool::FnTool;
 use lomusai_core::{BoxFuture, Error, Result};
 use lomusai_runtime::{Engine, EngineConfig};
-use lomusai_stores::sqlite::{SqliteOptions, SqliteStore};
+use lomusai_stores::sqlite::{SqliteOptions, SqliteStore, rusqlite};
 use lomusai_wire::{
-    AgentSpec, Command as Told, Event, EventBody, Message, RunFilter, RunId, RunInfo, RunStatus, StepReply, ThreadId,
-    ToolSpec, WorkflowRequest, WorkflowSpec, codes,
+    AgentSpec, Command as Told, Event, EventBody, Message, RunFilter, RunId, RunInfo, RunStatus, SqlStatement,
+    StepReply, ThreadId, ToolSpec, WorkflowRequest, WorkflowSpec, codes,
 };
 use serde_json::{Value, json};
 
@@ -80,7 +80,8 @@ fn workflow() -> Result<(WorkflowSpec, WorkflowSpec)> {
         {"id": "agent", "after": ["repeat"], "input": {"value": "Look it up."}, "run": {"agent": "clerk"}},
         {"id": "wait", "after": ["agent"], "run": {"suspend": {}}},
         {"id": "signal", "after": ["wait"], "run": {"wait": {"signal": "go"}}},
-        {"id": "last", "after": ["signal"], "run": {"step": "work"}},
+        {"id": "book", "after": ["signal"], "run": {"step": "book"}},
+        {"id": "last", "after": ["book"], "run": {"step": "work"}},
     ], "output": {"object": {"each": {"from": "steps.each"}, "nested": {"from": "steps.nested"}, "agent": {"from": "steps.agent"},
        "right": {"from": "steps.right"}, "repeat": {"from": "steps.repeat"}, "wait": {"from": "steps.wait"}, "last": {"from": "steps.last"}}}}))?;
     Ok((inner, outer))
@@ -109,6 +110,21 @@ fn engine(folder: &Path, kill_at: u64) -> Result<Engine> {
             async move {
                 note(&at, &context);
                 Ok(StepReply::output(context.effect_id.as_str()))
+            }
+        }),
+    )?;
+    // Its effect is in the store's own file, and is recorded with it: it happens once, whatever is killed.
+    let at = ledger.clone();
+    engine.register_step(
+        "book",
+        FnStep(move |context: CallContext, _: Value| {
+            let at = at.clone();
+            async move {
+                note(&at, &context);
+                let table = SqlStatement::new("CREATE TABLE IF NOT EXISTS booked (key TEXT NOT NULL)", Vec::new());
+                let row =
+                    SqlStatement::new("INSERT INTO booked (key) VALUES (?1)", vec![context.idempotency_key().into()]);
+                Ok(StepReply::output("booked").with_sql(table).with_sql(row))
             }
         }),
     )?;
@@ -430,7 +446,28 @@ fn is_there(folder: &Path, acknowledged: &BTreeMap<String, u64>) -> std::result:
             return Err(format!("event {seq} of run `{run}` was acknowledged, {found} are there"));
         }
     }
-    Ok(())
+    drop(store);
+    is_booked_once(folder)
+}
+
+/// What a step wrote with its answer is there exactly where the answer is.
+fn is_booked_once(folder: &Path) -> std::result::Result<(), String> {
+    let words = |e: rusqlite::Error| e.to_string();
+    let conn = rusqlite::Connection::open(folder.join("store.db")).map_err(words)?;
+    let count = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(words);
+    let recorded = count(
+        "SELECT count(*) FROM events WHERE body LIKE '%\"effect_completed\"%' AND body LIKE '%\"effect_id\":\"book\"%'",
+    )?;
+    let booked = match count("SELECT count(*) FROM sqlite_schema WHERE name = 'booked'")? {
+        0 => 0,
+        _ => count("SELECT count(*) FROM booked")?,
+    };
+    if booked == recorded && booked <= 1 {
+        return Ok(());
+    }
+    Err(format!(
+        "the step that writes with its answer is recorded {recorded} times, and its row is there {booked} times"
+    ))
 }
 
 /// Reads the journals and the ledger, and says what is wrong with them. Gives what they came to, and how many effects were carried out again.
@@ -479,6 +516,7 @@ fn check(folder: &Path, reference: Option<&Reference>) -> std::result::Result<(R
             return Err(format!("run `{run}` is {}", info.status.as_str()));
         }
     }
+    is_booked_once(folder)?;
     let ledger = std::fs::read_to_string(folder.join("ledger")).map_err(|e| e.to_string())?;
     let mut done: BTreeMap<&str, usize> = BTreeMap::new();
     for key in ledger.lines() {

@@ -152,6 +152,8 @@ class RunInfo(_RunInfo, total=False):
     kind: SpecKind
     thread: str
     parent: Parent
+    forked_from: Fork
+    metadata: dict[str, Any]
     pending: list[Pending]
     blocked_by: str
     wakes_at_ms: int
@@ -298,8 +300,24 @@ class RunStartedEvent(_RunStartedEvent, total=False):
     thread: str
     parent: Parent
     forked_from: Fork
+    metadata: dict[str, Any]
     context: dict[str, Any]
     options: dict[str, Any]
+
+
+class _RunMigratedEvent(Envelope):
+    type: Literal["run_migrated"]
+    spec: SpecRef
+
+
+class RunMigratedEvent(_RunMigratedEvent, total=False):
+    """`run_migrated`: It goes on under another spec of its workflow: the events before this one are read as if they had
+    been of that.
+    """
+
+    steps: dict[str, Any]
+    outputs: dict[str, Any]
+    state: dict[str, Any]
 
 
 class RunSuspendedEvent(Envelope):
@@ -355,6 +373,7 @@ class EffectStartedEvent(_EffectStartedEvent, total=False):
     call_id: str
     resume: Any
     due_at_ms: int
+    input: Any
 
 
 class _EffectCompletedEvent(Envelope):
@@ -524,6 +543,7 @@ class LaggedEvent(Envelope):
 
 RunEvent: TypeAlias = Union[
     RunStartedEvent,
+    RunMigratedEvent,
     RunSuspendedEvent,
     RunResumedEvent,
     RunCancellingEvent,
@@ -548,6 +568,7 @@ RunEvent: TypeAlias = Union[
 """Everything a run says. Later versions may say more."""
 DurableEvent: TypeAlias = Union[
     RunStartedEvent,
+    RunMigratedEvent,
     RunSuspendedEvent,
     RunResumedEvent,
     RunCancellingEvent,
@@ -602,6 +623,7 @@ __all__ = [
     "RunEvent",
     "RunFinishedEvent",
     "RunInfo",
+    "RunMigratedEvent",
     "RunOutput",
     "RunResumedEvent",
     "RunStartedEvent",

@@ -27,4 +27,6 @@ mod tests;
 
 pub use crate::machine::{ChildOutcome, Decision, Effect, EffectInput, Input, ModelOutcome};
 pub use machine::{AgentMachine, Start, WRITTEN_BY};
-pub use plan::{AGENT_TOOL_PREFIX, Plan, PlannedTool, check_agent, check_name, check_tool};
+pub use plan::{
+    AGENT_TOOL_PREFIX, Plan, PlannedTool, WORKFLOW_TOOL_PREFIX, check_agent, check_name, check_tool, workflow_tool,
+};

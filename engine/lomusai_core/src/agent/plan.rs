@@ -3,10 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use lomusai_wire::{AgentSpec, Approval, ModelTool, RawJson, RunOptions, RunSpec, ToolSpec, codes};
+use lomusai_wire::{
+    Action, AgentSpec, Approval, ModelTool, RawJson, RunOptions, RunSpec, StepSpec, ToolSpec, WorkflowSpec, codes,
+};
+use serde_json::Value;
 
 use crate::schema::Schema;
 use crate::{Error, Result, journal};
+
+/// A workflow is offered to the model as this and its name.
+pub const WORKFLOW_TOOL_PREFIX: &str = "workflow-";
 
 /// A sub-agent is offered to the model as this and its name.
 pub const AGENT_TOOL_PREFIX: &str = "agent-";
@@ -45,6 +51,8 @@ pub(super) enum ToolKind {
     Client,
     /// A sub-agent.
     Agent(String),
+    /// A workflow. `wrapped`: its input is the field `input` of the arguments.
+    Workflow { name: String, wrapped: bool },
 }
 
 impl PlannedTool {
@@ -77,15 +85,24 @@ impl PlannedTool {
 }
 
 impl Plan {
-    /// Puts an agent together with its tools (in the spec's order) and the descriptions of its sub-agents.
+    /// Puts an agent together with its tools (in the spec's order), the descriptions of its sub-agents, and its workflows as tools: see
+    /// [`workflow_tool`].
     ///
     /// # Errors
     /// What [`check_agent`] finds, `spec_invalid` where two tools share a name, `schema_invalid`.
-    pub fn new(agent: AgentSpec, tools: Vec<PlannedTool>, agents: Vec<(String, String)>) -> Result<Self> {
+    pub fn new(
+        agent: AgentSpec,
+        tools: Vec<PlannedTool>,
+        agents: Vec<(String, String)>,
+        workflows: Vec<ToolSpec>,
+    ) -> Result<Self> {
         check_agent(&agent)?;
         let mut all = tools;
         for (name, description) in &agents {
             all.push(agent_tool(name, description)?);
+        }
+        for spec in &workflows {
+            all.push(planned_workflow(spec)?);
         }
         let may_wait = agent.approval != Approval::Never || all.iter().any(PlannedTool::may_wait);
         let offered = all.iter().map(PlannedTool::offered).collect();
@@ -96,7 +113,7 @@ impl Plan {
             .transpose()?;
         let specs = all
             .iter()
-            .filter(|tool| !matches!(tool.kind, ToolKind::Agent(_)))
+            .filter(|tool| !matches!(tool.kind, ToolKind::Agent(_) | ToolKind::Workflow { .. }))
             .map(|tool| (*tool.spec).clone())
             .collect();
         let mut by_name = HashMap::with_capacity(all.len());
@@ -111,7 +128,7 @@ impl Plan {
                 .with("tool", name));
             }
         }
-        let spec = RunSpec::new(agent, specs, agents);
+        let spec = RunSpec::new(agent, specs, agents).with_workflows(workflows);
         let hash = journal::value_hash(&spec);
         Ok(Self { spec, hash, tools: by_name, offered, output, may_wait })
     }
@@ -189,6 +206,52 @@ fn agent_tool(name: &str, description: &str) -> Result<PlannedTool> {
     Ok(tool)
 }
 
+/// A workflow as a tool of an agent: its arguments are the workflow's input where that is an object, else `{"input": …}`.
+pub fn workflow_tool(spec: &WorkflowSpec) -> ToolSpec {
+    let schema = spec.input_schema.as_ref();
+    let is_object = |schema: &RawJson| schema.to_value().get("type").is_some_and(|kind| kind == "object");
+    let input_schema = match schema {
+        Some(schema) if is_object(schema) => schema.clone(),
+        // The author's order of properties is kept: the text is put into a text.
+        schema => {
+            let inner = schema.map_or("{}", RawJson::as_str);
+            let text = format!(
+                r#"{{"type":"object","properties":{{"input":{inner}}},"required":["input"],"additionalProperties":false}}"#
+            );
+            RawJson::parse(&text).expect("a schema in a schema is JSON")
+        }
+    };
+    let mut tool = ToolSpec::new(format!("{WORKFLOW_TOOL_PREFIX}{}", spec.name), &spec.description);
+    tool.may_suspend = waits(&spec.steps);
+    tool.with_input_schema(input_schema)
+}
+
+/// Whether steps wait for somebody by what their spec says.
+fn waits(steps: &[StepSpec]) -> bool {
+    steps.iter().any(|step| match &step.run {
+        Action::Wait(_) | Action::Suspend(_) => true,
+        Action::Foreach(foreach) => waits(&foreach.steps),
+        Action::Loop(repeat) => waits(&repeat.steps),
+        _ => false,
+    })
+}
+
+fn planned_workflow(spec: &ToolSpec) -> Result<PlannedTool> {
+    let mut tool = PlannedTool::compile(spec.clone())?;
+    let name = spec.name.strip_prefix(WORKFLOW_TOOL_PREFIX).unwrap_or(&spec.name).to_owned();
+    // Only what was wrapped has just one property of that name, and allows no other.
+    let schema = spec.input_schema.to_value();
+    let only = schema["properties"].as_object().is_some_and(|fields| fields.len() == 1 && fields.contains_key("input"));
+    let wrapped = only && schema["additionalProperties"] == false;
+    tool.kind = ToolKind::Workflow { name, wrapped };
+    Ok(tool)
+}
+
+/// The input of a workflow in the arguments of its tool.
+pub(super) fn unwrapped(mut arguments: Value, wrapped: bool) -> Value {
+    if wrapped { arguments["input"].take() } else { arguments }
+}
+
 /// Checks the name of a component.
 ///
 /// # Errors
@@ -212,10 +275,12 @@ pub fn check_name(what: &str, name: &str) -> Result<()> {
 pub fn check_tool(spec: &ToolSpec) -> Result<()> {
     check_name("tool", &spec.name)?;
     // Providers take no dots in tool names.
-    if spec.name.contains('.') || spec.name.starts_with(AGENT_TOOL_PREFIX) {
+    let taken = [AGENT_TOOL_PREFIX, WORKFLOW_TOOL_PREFIX].into_iter().find(|prefix| spec.name.starts_with(prefix));
+    if spec.name.contains('.') || taken.is_some() {
+        let taken = taken.unwrap_or(AGENT_TOOL_PREFIX);
         return Err(Error::new(
             codes::NAME_INVALID,
-            format!("the name of a tool has no `.` and does not begin with `{AGENT_TOOL_PREFIX}`, was `{}`", spec.name),
+            format!("the name of a tool has no `.` and does not begin with `{taken}`, was `{}`", spec.name),
         )
         .with("name", spec.name.as_str()));
     }

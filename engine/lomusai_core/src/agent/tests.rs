@@ -339,7 +339,7 @@ impl Case {
         };
         let tools = agent.tools.iter().map(tool).collect();
         let agents = agent.agents.iter().map(|name| (name.clone(), String::new())).collect();
-        let plan = Arc::new(Plan::new(agent, tools, agents).unwrap());
+        let plan = Arc::new(Plan::new(agent, tools, agents, Vec::new()).unwrap());
         let machine = AgentMachine::new(&plan, "r".into(), Vec::new(), RunOptions::default()).unwrap();
         let mut case = Self { plan, machine, journal: Vec::new(), asked: Vec::new() };
         start.input = vec![lomusai_wire::Message::user("Go")];

@@ -7,11 +7,15 @@
 //! 4. `run_id` (anywhere at the top of an event), `parent.run_id`, `forked_from.run_id` and `child` become `run:N`, `thread` becomes `thread:N`, by first appearance.
 //! 5. Each event as RFC 8785 JSON and a newline; SHA-256 over one version byte and all of it. The digest is written as the version byte and the hash in hex.
 
+mod difference;
+
 use std::collections::HashMap;
 
 use lomusai_wire::{Event, EventBody, SpecKind, codes};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
+
+pub use difference::{Difference, EffectDifference, Sides, difference};
 
 /// The version of the canonical form.
 pub const VERSION: u8 = 1;

@@ -118,11 +118,19 @@ fn unreadable(error: serde_json::Error) -> Error {
 impl State {
     fn commit(&mut self, batch: Batch, keep_finished: usize) -> Result<()> {
         // All checks come before the first change: a batch is written whole or not at all.
+        if !batch.sql.is_empty() || !batch.work.is_empty() {
+            return Err(refusal::no_sql());
+        }
         if let Some(append) = &batch.run {
             self.check_run(append)?;
         }
         if let Some(change) = &batch.thread {
             self.check_thread(change)?;
+        }
+        for (space, key, expected) in &batch.expected {
+            if self.values.get(&(space.clone(), key.clone())) != expected.as_ref() {
+                return Err(refusal::value_changed(space, key));
+            }
         }
         if let Some(append) = batch.run {
             self.append(append, keep_finished)?;
@@ -266,7 +274,7 @@ impl Journal for MemoryStore {
     fn runs<'a>(&'a self, filter: &'a RunFilter) -> BoxFuture<'a, Result<Vec<RunInfo>>> {
         self.with(|state| {
             let mut runs: Vec<&Run> =
-                state.runs.values().map(Box::as_ref).filter(|run| matches(filter, &run.info)).collect();
+                state.runs.values().map(Box::as_ref).filter(|run| filter.admits(&run.info)).collect();
             runs.sort_by_key(|run| std::cmp::Reverse(run.order));
             let (offset, limit) = (filter.offset.unwrap_or(0) as usize, filter.limit.unwrap_or(100) as usize);
             Ok(runs.into_iter().skip(offset).take(limit).map(|run| run.info.clone()).collect())
@@ -276,13 +284,6 @@ impl Journal for MemoryStore {
     fn delete_run<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<bool>> {
         self.with(|state| Ok(state.delete_run(run)))
     }
-}
-
-fn matches(filter: &RunFilter, info: &RunInfo) -> bool {
-    (filter.status.is_empty() || filter.status.contains(&info.status))
-        && filter.agent.as_ref().is_none_or(|agent| *agent == info.agent)
-        && filter.thread.as_ref().is_none_or(|thread| Some(thread) == info.thread.as_ref())
-        && filter.parent.as_ref().is_none_or(|parent| info.parent.as_ref().is_some_and(|p| p.run_id == *parent))
 }
 
 impl Threads for MemoryStore {

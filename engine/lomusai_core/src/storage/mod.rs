@@ -5,13 +5,14 @@ pub mod refusal;
 
 use std::sync::Arc;
 
-use lomusai_wire::{Event, Message, RunFilter, RunId, RunInfo, ThreadId};
+use lomusai_wire::{Event, Message, RunFilter, RunId, RunInfo, SqlStatement, ThreadId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use memory::MemoryStore;
 
+use crate::component::StoreWork;
 use crate::{BoxFuture, Result};
 
 /// Everything the engine needs kept. `commit` is the only way to write a run.
@@ -24,7 +25,7 @@ pub trait Store: Journal + Threads + KeyValue + Blobs + Leases {
     /// # Errors
     /// `run_exists` for a first append to a run that exists; `run_unknown` for a later one to a run that does not;
     /// `sequence_conflict` when the sequence or the epoch is not the expected one, or a thread has other than the expected messages; `thread_busy` when another unfinished run
-    /// claims the thread, with its id as the detail `run_id`; storage errors. [`refusal`] has them ready.
+    /// claims the thread, with its id as the detail `run_id`; `step_sql_failed` for a step's own statements; `value_conflict` where a value is not the expected one; storage errors. [`refusal`] has them ready.
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<()>>;
 
     /// What this store can do.
@@ -42,27 +43,40 @@ pub struct Capabilities {
     pub durable: bool,
     /// Whether several processes may use it at once.
     pub shared: bool,
+    /// Whether steps can write tables of their own in the transaction that records their answer.
+    pub sql: bool,
 }
 
 impl Capabilities {
     /// A store that keeps things in this process only.
-    pub const VOLATILE: Self = Self { durable: false, shared: false };
+    pub const VOLATILE: Self = Self { durable: false, shared: false, sql: false };
     /// A store whose contents outlive the process and can be shared between processes.
-    pub const DURABLE: Self = Self { durable: true, shared: true };
+    pub const DURABLE: Self = Self { durable: true, shared: true, sql: false };
+
+    /// The same, with tables for steps.
+    pub const fn with_sql(self) -> Self {
+        Self { sql: true, ..self }
+    }
 }
 
 /// What is written together.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct Batch {
     /// Events of one run.
     pub run: Option<RunAppend>,
     /// Changes to one thread.
     pub thread: Option<ThreadChange>,
+    /// Values as they must be for the batch to be written; `None` where there must be none.
+    pub expected: Vec<(String, String, Option<Value>)>,
     /// Values to set, or to remove where `None`.
     pub values: Vec<(String, String, Option<Value>)>,
     /// Content to keep, by its hash.
     pub blobs: Vec<(String, Arc<[u8]>)>,
+    /// Statements of a step, for a store that [has tables](Capabilities::sql).
+    pub sql: Vec<SqlStatement>,
+    /// Further work of a step.
+    pub work: Vec<StoreWork>,
 }
 
 /// Events to append to a run's journal.

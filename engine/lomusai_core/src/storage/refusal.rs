@@ -47,6 +47,21 @@ pub fn thread_busy(thread: &ThreadId, holder: &RunId) -> Error {
     .with("run_id", holder.as_str())
 }
 
+/// A value that is not what its writer took it for.
+pub fn value_changed(space: &str, key: &str) -> Error {
+    Error::new(codes::VALUE_CONFLICT, format!("`{key}` of `{space}` has been changed since it was read: read it again"))
+        .with("space", space)
+        .with("key", key)
+}
+
+/// Work of a step for a store that has no tables, or not those.
+pub fn no_sql() -> Error {
+    Error::new(
+        codes::UNSUPPORTED,
+        "the step writes SQL together with its answer, and this store has no tables: open the engine on a SQLite file",
+    )
+}
+
 /// Events whose numbers would leave a gap in the journal. A defect of the caller, never of its input.
 pub fn out_of_order(run: &RunId) -> Error {
     Error::new(codes::INTERNAL, format!("events of run `{run}` are not numbered in order: nothing was written"))

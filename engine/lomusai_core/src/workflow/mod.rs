@@ -35,6 +35,8 @@ mod draft;
 mod expression;
 mod machine;
 mod mapping;
+mod migration;
+pub mod picture;
 mod plan;
 mod state;
 #[cfg(test)]
@@ -44,4 +46,5 @@ pub use builder::{Built, Each, Part, Repeat, TypedStep, When, Workflow};
 pub use difference::difference;
 pub use draft::{Drafted, drafted};
 pub use machine::{Start, WorkflowMachine};
+pub use migration::{Misfit, fold, shown};
 pub use plan::{Needed, WorkflowPlan};

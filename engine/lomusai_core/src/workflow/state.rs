@@ -103,11 +103,13 @@ pub(super) struct Turn {
     pub(super) attempts: u32,
     /// How many attempts have failed.
     pub(super) tries: u32,
+    /// What it is given in place of what the spec says.
+    pub(super) input: Option<Value>,
 }
 
 impl Turn {
     /// Nothing is known of it.
-    pub(super) const FIRST: Self = Self { when: None, resume: None, attempts: 0, tries: 0 };
+    pub(super) const FIRST: Self = Self { when: None, resume: None, attempts: 0, tries: 0, input: None };
 }
 
 #[derive(Debug)]
@@ -131,6 +133,8 @@ pub(super) struct Open {
     /// How many attempts have failed.
     pub(super) tries: u32,
     pub(super) resume: Option<Value>,
+    /// What it is given in place of what the spec says.
+    pub(super) input: Option<Value>,
     pub(super) status: OpenStatus,
 }
 

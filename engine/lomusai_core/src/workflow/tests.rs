@@ -139,3 +139,101 @@ fn a_difference_names_the_steps() {
     let now = spec(json!([step("a", &[]), {"id": "b", "run": {"step": "other"}}, step("c", &[])]));
     assert_eq!(difference(&then, &now), "new steps c; steps that differ b (after, run)");
 }
+
+mod pictures {
+    use std::collections::BTreeMap;
+
+    use lomusai_wire::WorkflowSpec;
+    use serde_json::{Value, json};
+
+    use crate::workflow::picture::{StepStatus, mermaid, svg};
+
+    fn spec(steps: Value) -> WorkflowSpec {
+        serde_json::from_value(json!({"name": "a <b> & \"c\"", "steps": steps})).unwrap()
+    }
+
+    fn odd() -> WorkflowSpec {
+        spec(json!([
+            {"id": "a", "run": {"step": "a"}, "description": "first & \"foremost\""},
+            {"id": "end", "after": ["a"], "when": {"expr": "input.n < 3 and input.s == '<script>'"}, "run": {"tool": "t"}},
+            {"id": "each", "after": ["a"], "run": {"foreach": {"concurrency": 3, "steps": [
+                {"id": "x", "run": {"agent": "clerk"}}, {"id": "y", "after": ["x"], "run": {"sleep": {"value": 5}}}]}}},
+            {"id": "z", "after": ["end", "each", "a"], "run": {"map": {"value": "`code` #1"}}},
+        ]))
+    }
+
+    #[test]
+    fn a_flowchart_names_steps_by_number_and_escapes_what_they_say() {
+        let statuses = BTreeMap::from([("a".to_owned(), StepStatus::Completed), ("x".to_owned(), StepStatus::Failed)]);
+        let text = mermaid(&odd(), &statuses);
+        let lines = [
+            "flowchart TD",
+            "  s0[\"a\"]",
+            "  class s0 completed",
+            "  s1[\"end<br/>tool t<br/>if input.n #lt; 3 and input.s == '#lt;scri…\"]",
+            "  subgraph s2 [\"each<br/>for each, 3 at once\"]",
+            "    s3[[\"x<br/>agent clerk\"]]",
+            "    class s3 failed",
+            "    s4([\"y<br/>sleep 5 ms\"])",
+            "    s3 --> s4",
+            "  end",
+            "  s5[/\"z<br/>map #quot;#96;code#96; #35;1#quot;\"/]",
+            "  s0 --> s1",
+            "  s0 --> s2",
+            "  s1 --> s5",
+            "  s2 --> s5",
+            "  s0 --> s5",
+            "  classDef completed fill:#dcfce7,stroke:#15803d,color:#111827",
+            "  classDef failed fill:#fee2e2,stroke:#b91c1c,color:#111827",
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), lines);
+    }
+
+    #[test]
+    fn a_drawing_holds_every_step_and_edge_and_no_text_as_markup() {
+        let statuses = BTreeMap::from([("end".to_owned(), StepStatus::Skipped)]);
+        let text = svg(&odd(), &statuses);
+        // One for each step, and the background; one for each edge, and the arrow's head.
+        assert_eq!((text.matches("<rect ").count(), text.matches("<path ").count()), (7, 7), "{text}");
+        assert!(
+            text.contains("<title>a &lt;b&gt; &amp; &quot;c&quot;</title>") && !text.contains("<script>"),
+            "{text}"
+        );
+        assert!(text.contains("end\nskipped</title>") && text.contains("stroke-dasharray"), "{text}");
+        for tag in ["svg", "g", "text", "title", "defs", "marker"] {
+            let open = text.matches(&format!("<{tag}>")).count() + text.matches(&format!("<{tag} ")).count();
+            assert_eq!(open, text.matches(&format!("</{tag}>")).count(), "{tag}");
+        }
+    }
+
+    #[test]
+    fn boxes_of_a_drawing_do_not_lie_on_one_another() {
+        let wide: Vec<Value> = (0..40)
+            .map(|n| {
+                let after: Vec<String> =
+                    (0..n).filter(|m| (n * 7 + m * 13) % 11 == 0).map(|m| format!("s{m}")).collect();
+                json!({"id": format!("s{n}"), "after": after, "run": {"step": "w".repeat(n)}})
+            })
+            .collect();
+        let text = svg(&spec(Value::Array(wide)), &BTreeMap::new());
+        let number = |rect: &str, name: &str| -> f64 {
+            let rest = rect.split(&format!(" {name}=\"")).nth(1).unwrap();
+            rest.split('"').next().unwrap().parse().unwrap()
+        };
+        let rects: Vec<[f64; 4]> = text
+            .split("<rect x=")
+            .skip(1)
+            .map(|rest| {
+                let rect = format!(" x={rest}");
+                ["x", "y", "width", "height"].map(|name| number(&rect, name))
+            })
+            .collect();
+        assert_eq!(rects.len(), 40);
+        for (n, a) in rects.iter().enumerate() {
+            for b in &rects[n + 1..] {
+                let apart = a[0] + a[2] <= b[0] || b[0] + b[2] <= a[0] || a[1] + a[3] <= b[1] || b[1] + b[3] <= a[1];
+                assert!(apart, "{a:?} lies on {b:?}");
+            }
+        }
+    }
+}

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use lomusai_core::journal::content_hash;
 use lomusai_core::storage::{Batch, RunAppend, ThreadChange, refusal};
 use lomusai_core::{Error, Result};
-use lomusai_wire::{RunId, RunInfo, RunStatus, ThreadId, codes};
+use lomusai_wire::{RunId, RunInfo, RunStatus, SqlStatement, ThreadId, codes};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::de::IntoDeserializer as _;
 use serde::de::value::StrDeserializer;
 use serde::{Deserialize as _, Serialize};
+use serde_json::Value;
 
 use super::fault::Fault;
 use super::schema::{natural, stored};
+use super::{query, statement};
 
 /// The longest JSON that lies in a table's row, in bytes; longer ones become blobs.
 const BODY_MAX: usize = 64 * 1024;
@@ -21,8 +23,11 @@ const BODY_MAX: usize = 64 * 1024;
 pub(super) struct Prepared {
     run: Option<Run>,
     thread: Option<Thread>,
+    expected: Vec<(String, String, Option<Value>)>,
     values: Vec<(String, String, Option<String>)>,
     blobs: Vec<(String, Arc<[u8]>)>,
+    sql: Vec<SqlStatement>,
+    work: Vec<Arc<statement::Work>>,
 }
 
 struct Run {
@@ -51,12 +56,22 @@ impl Prepared {
         let thread = batch.thread.map(Thread::new).transpose()?;
         let values =
             batch.values.into_iter().map(|(space, key, value)| (space, key, value.map(|json| json.to_string())));
-        Ok(Self { run, thread, values: values.collect(), blobs: batch.blobs })
+        let (sql, work) = (batch.sql, batch.work.into_iter().map(Arc::downcast));
+        let work = work.collect::<Result<_, _>>().map_err(|_| refusal::no_sql())?;
+        Ok(Self { run, thread, expected: batch.expected, values: values.collect(), blobs: batch.blobs, sql, work })
     }
 
     pub(super) fn write(&self, conn: &Connection) -> Result<(), Fault> {
         let run = self.run.as_ref().map(|run| run.check(conn).map(|found| (run, found))).transpose()?;
         let thread = self.thread.as_ref().map(|thread| thread.check(conn).map(|found| (thread, found))).transpose()?;
+        for (space, key, expected) in &self.expected {
+            if query::value(conn, space, key)? != *expected {
+                return Err(refusal::value_changed(space, key).into());
+            }
+        }
+        // Before the record: what cannot be written is not recorded as done.
+        statement::write(conn, &self.sql)?;
+        self.work.iter().try_for_each(|work| work.write(conn))?;
         if let Some((run, found)) = run {
             run.write(conn, found)?;
         }

@@ -9,6 +9,11 @@
 //! under [`Sync::Normal`] it can undo the last commits, whole and in order, so that what is left is an earlier state of the
 //! store and never a mixture.
 //!
+//! # Tables of your own
+//! A step of a workflow can write tables of its own in the transaction that records its answer: by statements in its answer, or in Rust by
+//! [`in_transaction`]. They lie in the same file, and outlive a crash together with the record, or not at all. The store's own tables are closed
+//! to them.
+//!
 //! # Large content
 //! Events and messages above 64 KiB lie in a table of content by hash, once each; callers do not notice. Deleting a run or a
 //! thread deletes such content when no other event or message has it. Content that a caller committed as a blob stays.
@@ -19,6 +24,7 @@ mod lease;
 mod query;
 mod reader;
 mod schema;
+mod statement;
 mod writer;
 
 use std::path::Path;
@@ -39,7 +45,9 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use self::fault::{Fault, StoreFile};
+pub use self::statement::{WorkError, in_transaction};
 use self::writer::{Writer, stopped};
+pub use rusqlite;
 
 /// How a [`SqliteStore`] works.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -254,7 +262,7 @@ impl Store for SqliteStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::DURABLE
+        Capabilities::DURABLE.with_sql()
     }
 
     fn close(&self) -> BoxFuture<'_, Result<()>> {

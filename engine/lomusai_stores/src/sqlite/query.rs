@@ -56,14 +56,26 @@ pub(super) fn runs(conn: &Connection, filter: &RunFilter) -> Result<Vec<RunInfo>
     if selects.is_empty() {
         selects.push(select(String::new()));
     }
-    let (limit, offset) = (filter.limit.unwrap_or(100), filter.offset.unwrap_or(0));
-    let sql = format!("{} ORDER BY n DESC LIMIT {limit} OFFSET {offset}", selects.join(" UNION ALL "));
+    // What no column tells is looked at row by row, and only then counted.
+    let (limit, offset) = (filter.limit.unwrap_or(100) as usize, filter.offset.unwrap_or(0) as usize);
+    let times = [filter.created_from_ms, filter.created_until_ms, filter.quiet_since_ms];
+    let is_plain = filter.kind.is_none() && !filter.top && filter.metadata.is_empty() && times == [None; 3];
+    let paged = if is_plain { format!(" LIMIT {limit} OFFSET {offset}") } else { String::new() };
+    let sql = format!("{} ORDER BY n DESC{paged}", selects.join(" UNION ALL "));
     // Not cached: there are many of these, and listing is rare.
     let mut find = conn.prepare(&sql)?;
     let mut rows = find.query(&*values)?;
     let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        found.push(parse(row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?)?);
+    let mut skip = if is_plain { 0 } else { offset };
+    while found.len() < limit
+        && let Some(row) = rows.next()?
+    {
+        let info: RunInfo = parse(row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?)?;
+        match is_plain || filter.admits(&info) {
+            true if skip > 0 => skip -= 1,
+            true => found.push(info),
+            false => {}
+        }
     }
     Ok(found)
 }

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use super::Sync;
 use super::fault::StoreFile;
+use super::statement;
 
 /// Marks the file as ours: `LOMU`.
 const APPLICATION_ID: i64 = 0x4c4f_4d55;
@@ -117,6 +118,7 @@ pub(super) fn open(file: &StoreFile) -> Result<Connection> {
     // Before anything is written: somebody else's file stays as it is.
     let found = judge(&conn, file)?;
     set_up_writer(&conn, file)?;
+    statement::guard(&conn).map_err(|error| file.error(error))?;
     if found < VERSION {
         migrate(&conn, file)?;
     }

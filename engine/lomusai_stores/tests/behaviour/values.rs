@@ -3,10 +3,11 @@
 use lomusai_core::journal::content_hash;
 use lomusai_core::storage::Batch;
 use lomusai_core::testing::block_on;
+use lomusai_wire::{SqlStatement, codes};
 use serde_json::{Value, json};
 
 use crate::Case;
-use crate::kit::{commit, values};
+use crate::kit::{commit, refuse, values};
 
 crate::for_each_store![
     a_value_is_set_changed_and_removed,
@@ -15,6 +16,8 @@ crate::for_each_store![
     spaces_keep_their_keys_apart,
     keys_list_by_prefix_in_order,
     content_is_kept_by_its_hash,
+    a_batch_is_written_only_where_values_are_as_expected,
+    a_step_s_own_statements_are_written_with_the_batch_or_refused,
 ];
 
 fn get(case: &Case, space: &str, key: &str) -> Option<Value> {
@@ -86,4 +89,43 @@ fn content_is_kept_by_its_hash(case: &Case) {
         }
         assert_eq!(block_on(case.store.blob(&hash)).unwrap().as_deref(), Some(content));
     }
+}
+
+fn a_batch_is_written_only_where_values_are_as_expected(case: &Case) {
+    let expecting = |expected: Option<Value>, value: Value| {
+        let mut batch = values(&[("s", "k", Some(value)), ("s", "other", Some(json!(true)))]);
+        batch.expected.push(("s".into(), "k".into(), expected));
+        batch
+    };
+    refuse(&*case.store, codes::VALUE_CONFLICT, expecting(Some(json!(1)), json!(2)));
+    assert_eq!((get(case, "s", "k"), get(case, "s", "other")), (None, None), "all or nothing");
+    commit(&*case.store, expecting(None, json!({"n": 1.5, "a": [1, null]})));
+    let error = refuse(&*case.store, codes::VALUE_CONFLICT, expecting(None, json!(2)));
+    assert_eq!(error.body().details["key"], json!("k"));
+    commit(&*case.store, expecting(Some(json!({"a": [1, null], "n": 1.5})), json!(3)));
+    assert_eq!(get(case, "s", "k"), Some(json!(3)));
+}
+
+fn a_step_s_own_statements_are_written_with_the_batch_or_refused(case: &Case) {
+    let mut batch = values(&[("s", "k", Some(json!(1)))]);
+    batch.sql.push(SqlStatement::new("CREATE TABLE mine (n)", Vec::new()));
+    if !case.store.capabilities().sql {
+        refuse(&*case.store, codes::UNSUPPORTED, batch);
+        assert_eq!(get(case, "s", "k"), None);
+        return;
+    }
+    commit(&*case.store, batch);
+    let mut insert = values(&[("s", "k", Some(json!(2)))]);
+    insert.sql.push(SqlStatement::new("INSERT INTO mine VALUES (?1)", vec![json!([1])]));
+    let mut both = insert.clone();
+    commit(&*case.store, insert);
+    both.values[0].2 = Some(json!(3));
+    both.sql.push(SqlStatement::new("INSERT INTO theirs VALUES (1)", Vec::new()));
+    refuse(&*case.store, codes::STEP_SQL_FAILED, both);
+    assert_eq!(get(case, "s", "k"), Some(json!(2)), "all or nothing");
+    let mut count = values(&[]);
+    let mut statement = SqlStatement::new("UPDATE mine SET n = n WHERE n = '[1]'", Vec::new());
+    statement.rows = Some(1);
+    count.sql.push(statement);
+    commit(&*case.store, count);
 }

@@ -125,6 +125,12 @@ pub const OUTPUT_INVALID: Code = Code { name: "output_invalid", kind: Kind::Inva
 /// A stored run needs a component whose schema has changed since. The message shows the difference.
 pub const COMPONENT_CHANGED: Code = Code { name: "component_changed", kind: Kind::Invalid, retryable: false };
 
+/// A run cannot be forked at that event, or with that change.
+pub const FORK_INVALID: Code = Code { name: "fork_invalid", kind: Kind::Invalid, retryable: false };
+
+/// A schedule's times cannot be read, its time zone is not known, or it never comes due.
+pub const SCHEDULE_INVALID: Code = Code { name: "schedule_invalid", kind: Kind::Invalid, retryable: false };
+
 /// The component cannot do this.
 pub const UNSUPPORTED: Code = Code { name: "unsupported", kind: Kind::Invalid, retryable: false };
 
@@ -215,6 +221,9 @@ pub const BLOB_UNKNOWN: Code = Code { name: "blob_unknown", kind: Kind::NotFound
 /// No local model has this name, or its file is not there.
 pub const MODEL_UNKNOWN: Code = Code { name: "model_unknown", kind: Kind::NotFound, retryable: false };
 
+/// No schedule of this name is in the store.
+pub const SCHEDULE_UNKNOWN: Code = Code { name: "schedule_unknown", kind: Kind::NotFound, retryable: false };
+
 /// A component of this name is registered already.
 pub const NAME_TAKEN: Code = Code { name: "name_taken", kind: Kind::Conflict, retryable: false };
 
@@ -241,6 +250,9 @@ pub const THREAD_BUSY: Code = Code { name: "thread_busy", kind: Kind::Conflict, 
 
 /// The call was answered before. The first answer counts.
 pub const ALREADY_ANSWERED: Code = Code { name: "already_answered", kind: Kind::Conflict, retryable: false };
+
+/// A value in the store is not what it was when it was read: somebody else has changed it.
+pub const VALUE_CONFLICT: Code = Code { name: "value_conflict", kind: Kind::Conflict, retryable: false };
 
 /// Another writer appended to the run first, or took over its lease.
 pub const SEQUENCE_CONFLICT: Code = Code { name: "sequence_conflict", kind: Kind::Conflict, retryable: false };
@@ -382,6 +394,9 @@ pub const STEP_FAILED: Code = Code { name: "step_failed", kind: Kind::Host, retr
 /// A step function's answer handle was dropped without an answer.
 pub const STEP_UNANSWERED: Code = Code { name: "step_unanswered", kind: Kind::Host, retryable: false };
 
+/// A statement that a step gave for the transaction that records it failed, or changed another number of rows than it must. Nothing was written.
+pub const STEP_SQL_FAILED: Code = Code { name: "step_sql_failed", kind: Kind::Host, retryable: false };
+
 /// A step's result is not JSON, is no step's answer, or does not fit its schema.
 pub const STEP_RESULT_INVALID: Code = Code { name: "step_result_invalid", kind: Kind::Host, retryable: false };
 
@@ -411,6 +426,8 @@ pub const ALL: &[Code] = &[
     RESUME_INVALID,
     OUTPUT_INVALID,
     COMPONENT_CHANGED,
+    FORK_INVALID,
+    SCHEDULE_INVALID,
     UNSUPPORTED,
     INPUT_INVALID,
     STEP_DUPLICATE,
@@ -441,6 +458,7 @@ pub const ALL: &[Code] = &[
     CASSETTE_MISS,
     BLOB_UNKNOWN,
     MODEL_UNKNOWN,
+    SCHEDULE_UNKNOWN,
     NAME_TAKEN,
     RUN_EXISTS,
     RUN_FINISHED,
@@ -450,6 +468,7 @@ pub const ALL: &[Code] = &[
     RUN_BLOCKED,
     THREAD_BUSY,
     ALREADY_ANSWERED,
+    VALUE_CONFLICT,
     SEQUENCE_CONFLICT,
     ENGINE_FORKED,
     CREDENTIALS_REJECTED,
@@ -496,6 +515,7 @@ pub const ALL: &[Code] = &[
     FUNCTION_REPLY_INVALID,
     STEP_FAILED,
     STEP_UNANSWERED,
+    STEP_SQL_FAILED,
     STEP_RESULT_INVALID,
     CALLBACK_PANICKED,
     ENGINE_CLOSED,

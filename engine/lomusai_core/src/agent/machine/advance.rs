@@ -94,6 +94,7 @@ impl AgentMachine {
             call_id: call.map(|call| call.call.call_id.clone()),
             resume: tool.and_then(|call| call.resume.clone()),
             due_at_ms: None,
+            input: None,
         }
     }
 
@@ -173,7 +174,9 @@ impl AgentMachine {
                 Some(EventBody::EffectSuspended { pending: self.pending_for(call, PendingKind::Client) })
             }
             ToolKind::Host => Some(self.started(call.effect_id.clone(), EffectKind::Tool, &call.call.name, Some(call))),
-            ToolKind::Agent(name) => Some(self.started(call.effect_id.clone(), EffectKind::Run, name, Some(call))),
+            ToolKind::Agent(name) | ToolKind::Workflow { name, .. } => {
+                Some(self.started(call.effect_id.clone(), EffectKind::Run, name, Some(call)))
+            }
         }
     }
 

@@ -68,8 +68,8 @@ impl AgentMachine {
     }
 
     pub(super) fn start(&self, start: Start) -> Result<Vec<EventBody>> {
-        let Start { input, history, thread, parent, mut context } = start;
-        context.values_mut().for_each(normalise);
+        let Start { input, history, thread, parent, mut context, mut metadata } = start;
+        context.values_mut().chain(metadata.values_mut()).for_each(normalise);
         // A conversation that waits for an answer can be gone on with as it is: after a budget was exhausted, for example.
         let waits = self
             .state
@@ -102,6 +102,7 @@ impl AgentMachine {
             thread,
             parent,
             forked_from: None,
+            metadata,
             context,
             options: Box::new(self.state.options.clone()),
         }])
@@ -511,6 +512,7 @@ impl AgentMachine {
             call_id: open.call.map(|place| self.state.calls[place].call.call_id.clone()),
             resume: open.resume.clone(),
             due_at_ms: None,
+            input: None,
         }
     }
 

@@ -15,7 +15,7 @@ use lomusai_wire::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::plan::{Plan, RunPlan};
+use super::plan::{Plan, RunPlan, ToolKind, unwrapped};
 use super::state::{Call, Open, OpenStatus, Phase, State, StepOverlay};
 use crate::Result;
 use crate::machine::{Decision, Effect, EffectInput, Input};
@@ -44,6 +44,8 @@ pub struct Start {
     pub parent: Option<Parent>,
     /// The journaled part of the context.
     pub context: Context,
+    /// What the caller wants to find it by.
+    pub metadata: serde_json::Map<String, Value>,
 }
 
 const DECLINED: &str = "Tool call was not approved by the user";
@@ -215,9 +217,15 @@ impl AgentMachine {
             EffectKind::Run => {
                 let call = call.expect("a run effect serves a call");
                 let arguments: Value = serde_json::from_str(&self.arguments(call)).unwrap_or_default();
-                let prompt = arguments["prompt"].as_str().unwrap_or_default().to_owned();
+                let run_id = self.child_id(id);
+                let input = match self.plan.tool(&call.call.name).map(|tool| &tool.kind) {
+                    Some(ToolKind::Workflow { wrapped, .. }) => {
+                        EffectInput::Workflow { run_id, input: unwrapped(arguments, *wrapped) }
+                    }
+                    _ => EffectInput::Run { run_id, prompt: arguments["prompt"].as_str().unwrap_or_default().into() },
+                };
                 // A child has limits of its own.
-                (EffectInput::Run { run_id: self.child_id(id), prompt }, u64::MAX)
+                (input, u64::MAX)
             }
             _ => (EffectInput::Call { input: self.question(open) }, limits.function_ms()),
         };

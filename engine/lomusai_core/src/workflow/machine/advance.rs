@@ -91,7 +91,7 @@ impl WorkflowMachine {
         let id = || effect_id.clone();
         let start = |kind, component: &str, due_at_ms| Ok(started(id(), kind, component, turn, due_at_ms));
         if let Some(schema) = &node.input_schema {
-            let given = self.given(place)?;
+            let given = turn.input.clone().map_or_else(|| self.given(place), |input| Ok(std::sync::Arc::new(input)))?;
             if let Some(why) = schema.violations(&given) {
                 let message = format!("what step `{effect_id}` is given does not fit its input_schema: {why}");
                 return Err(Error::new(codes::INPUT_INVALID, message));
@@ -289,6 +289,7 @@ pub(super) fn started(
         call_id: None,
         resume: turn.resume.clone(),
         due_at_ms,
+        input: turn.input.clone(),
     }
 }
 

@@ -22,6 +22,17 @@ impl WorkflowMachine {
                 let given = state.input.clone();
                 self.enter(0, None, String::new(), 0, given);
             }
+            EventBody::RunMigrated { state: changed, .. } => {
+                let values = Arc::make_mut(&mut state.values);
+                for (key, value) in changed {
+                    match value {
+                        Value::Null => values.remove(key),
+                        value => values.insert(key.clone(), value.clone()),
+                    };
+                }
+                // What waited may wait for nothing now.
+                state.suspended = false;
+            }
             EventBody::RunSuspended { .. } => state.suspended = true,
             EventBody::RunResumed => state.suspended = false,
             // What it waited for does not matter any more, other than that its children have to end.
@@ -74,10 +85,10 @@ impl WorkflowMachine {
             }
         }
         match event {
-            EventBody::EffectStarted { effect_id, kind, attempt, resume, due_at_ms, .. } => {
+            EventBody::EffectStarted { effect_id, kind, attempt, resume, due_at_ms, input, .. } => {
                 self.take_todo(place);
                 if *kind == EffectKind::Group {
-                    return self.group(place);
+                    return self.group(place, input.clone());
                 }
                 let known = self.state.open.get(effect_id);
                 let tries = match (known, self.state.step(place)) {
@@ -95,6 +106,7 @@ impl WorkflowMachine {
                     attempt: *attempt,
                     tries,
                     resume: resume.clone(),
+                    input: input.clone(),
                     status: due_at_ms.map_or(OpenStatus::Running, OpenStatus::Sleeping),
                 };
                 self.state.open.insert(effect_id.clone(), Box::new(open));
@@ -106,8 +118,16 @@ impl WorkflowMachine {
                     Some(open) => open.status = status,
                     None => {
                         *self.state.step_mut(place) = Step::Open;
-                        let open =
-                            Open { place, kind: EffectKind::Step, asks, attempt: 0, tries: 0, resume: None, status };
+                        let open = Open {
+                            place,
+                            kind: EffectKind::Step,
+                            asks,
+                            attempt: 0,
+                            tries: 0,
+                            resume: None,
+                            input: None,
+                            status,
+                        };
                         self.state.open.insert(pending.effect_id.clone(), Box::new(open));
                     }
                 }
@@ -116,7 +136,10 @@ impl WorkflowMachine {
                 let open = self.state.open.remove(effect_id);
                 self.spend(open.as_ref().map(|open| open.kind), *usage, *cost_nano_usd);
                 match asks {
-                    Asks::Action => self.completed(place, output.as_ref(), open.is_some()),
+                    Asks::Action => {
+                        let was_open = open.is_some();
+                        self.completed(place, output.as_ref(), was_open, open.and_then(|open| open.input));
+                    }
                     asks => self.answered(place, asks, output.as_deref().and_then(Value::as_bool).unwrap_or(false)),
                 }
             }
@@ -164,10 +187,12 @@ impl WorkflowMachine {
 
     // --- A step ends -------------------------------------------------------------------------------------------------
 
-    fn completed(&mut self, place: Place, output: Option<&Arc<Value>>, was_open: bool) {
+    fn completed(&mut self, place: Place, output: Option<&Arc<Value>>, was_open: bool, given: Option<Value>) {
         self.take_todo(place);
         let output = match &self.plan.scopes[self.state.running(place.scope).scope].nodes[place.node].action {
-            Does::Sleep(_) | Does::SleepUntil(_) => self.given(place).unwrap_or_default(),
+            Does::Sleep(_) | Does::SleepUntil(_) => {
+                given.map_or_else(|| self.given(place).unwrap_or_default(), Arc::new)
+            }
             Does::Foreach { .. } | Does::Loop { .. } => match self.state.step(place) {
                 Step::Group(group) => self.group_output(place, &group.results),
                 _ => Arc::default(),
@@ -220,7 +245,8 @@ impl WorkflowMachine {
         }
         if let Some(open) = open {
             if asks == Asks::Action {
-                let turn = Turn { when: Some(true), resume: open.resume, attempts: open.attempt, tries: 0 };
+                let turn =
+                    Turn { when: Some(true), resume: open.resume, attempts: open.attempt, tries: 0, input: open.input };
                 *self.state.step_mut(place) = Step::ToDo(Some(Box::new(turn)));
             }
             self.state.failed.push(place);
@@ -246,7 +272,13 @@ impl WorkflowMachine {
             return;
         }
         if let Some(open) = self.state.open.remove(id) {
-            let turn = Turn { when: Some(true), resume: Some(data), attempts: open.attempt, tries: open.tries };
+            let turn = Turn {
+                when: Some(true),
+                resume: Some(data),
+                attempts: open.attempt,
+                tries: open.tries,
+                input: open.input,
+            };
             *self.state.step_mut(place) = Step::ToDo(Some(Box::new(turn)));
             self.state.todo.push_back(Todo::Begin(place));
         }
@@ -265,8 +297,8 @@ impl WorkflowMachine {
 
     // --- Groups ------------------------------------------------------------------------------------------------------
 
-    fn group(&mut self, place: Place) {
-        let given = self.given(place).unwrap_or_default();
+    fn group(&mut self, place: Place, given: Option<Value>) {
+        let given = given.map_or_else(|| self.given(place).unwrap_or_default(), Arc::new);
         let is_loop = matches!(self.node(place).action, Does::Loop { .. });
         let items: Vec<Arc<Value>> = match &*given {
             Value::Array(items) if !is_loop => items.iter().rev().map(|item| Arc::new(item.clone())).collect(),

@@ -89,9 +89,9 @@ impl WorkflowMachine {
     }
 
     fn start(&self, start: Start) -> Result<Vec<EventBody>> {
-        let Start { mut input, mut state, parent, forked_from, mut context } = start;
+        let Start { mut input, mut state, parent, mut context, mut metadata } = start;
         normalise(&mut input);
-        state.values_mut().chain(context.values_mut()).for_each(normalise);
+        state.values_mut().chain(context.values_mut()).chain(metadata.values_mut()).for_each(normalise);
         let workflow = &self.plan.spec.name;
         check_depth(&input, codes::INPUT_INVALID, || format!("the input of workflow `{workflow}`"))?;
         if let Some(why) = self.plan.input.as_ref().and_then(|schema| schema.violations(&input)) {
@@ -106,7 +106,8 @@ impl WorkflowMachine {
             history: None,
             thread: None,
             parent,
-            forked_from,
+            forked_from: None,
+            metadata,
             context,
             options: Box::default(),
         }])
@@ -116,6 +117,12 @@ impl WorkflowMachine {
 
     fn step_ended(&self, id: &EffectId, open: &Open, outcome: Result<StepReply>, now_ms: u64) -> Vec<EventBody> {
         let StepReply { output, suspend, label, bail, state, .. } = match outcome {
+            Ok(reply) if reply.suspend.is_some() && !reply.sql.is_empty() => {
+                let message =
+                    format!("step `{id}` suspends and gives SQL: that goes with an output, once it is resumed");
+                let error = Error::new(codes::STEP_RESULT_INVALID, message);
+                return vec![self.failure(id, open, &error, now_ms, Took::default())];
+            }
             Ok(reply) => reply,
             Err(error) => return vec![self.failure(id, open, &error, now_ms, Took::default())],
         };
@@ -315,6 +322,7 @@ impl WorkflowMachine {
             call_id: None,
             resume: open.resume.clone(),
             due_at_ms: None,
+            input: open.input.clone(),
         }
     }
 

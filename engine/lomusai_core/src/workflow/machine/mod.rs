@@ -1,5 +1,6 @@
 //! The machine itself: inputs become events, events become state, state asks for more. One file for each of the three.
 
+mod admits;
 mod advance;
 mod apply;
 mod handle;
@@ -8,14 +9,14 @@ mod sight;
 use std::sync::Arc;
 
 use lomusai_wire::{
-    Context, EffectId, EffectKind, ErrorBody, EventBody, Fork, Outcome, Parent, Pending, RunId, RunStatus, Usage, codes,
+    Context, EffectId, EffectKind, ErrorBody, EventBody, Outcome, Parent, Pending, RunId, RunStatus, Usage, codes,
 };
 use serde_json::{Map, Value};
 
 use super::plan::{Does, Node, Question, WorkflowPlan};
 use super::state::{Asks, Open, OpenStatus, Phase, Place, State, Step, Todo};
-use crate::Result;
 use crate::machine::{Decision, Effect, EffectInput, Input};
+use crate::{Error, Result};
 
 /// One run of a workflow.
 #[derive(Debug)]
@@ -34,10 +35,10 @@ pub struct Start {
     pub state: Map<String, Value>,
     /// Who started it.
     pub parent: Option<Parent>,
-    /// The run it is a copy of.
-    pub forked_from: Option<Fork>,
     /// The journaled part of the context.
     pub context: Context,
+    /// What the caller wants to find it by.
+    pub metadata: Map<String, Value>,
 }
 
 impl WorkflowMachine {
@@ -136,6 +137,33 @@ impl WorkflowMachine {
         self.state.open.contains_key(id)
     }
 
+    /// Whether an event that was changed still fits: an output its step's `output_schema`, an input its `input_schema`. Any other is taken
+    /// as it is.
+    ///
+    /// # Errors
+    /// `step_result_invalid`, `result_too_large`, `input_invalid`.
+    pub fn check_changed(&self, event: &EventBody) -> Result<()> {
+        let Some((place, Asks::Action)) = event.effect_id().and_then(|id| self.place(id)) else { return Ok(()) };
+        match event {
+            EventBody::EffectCompleted { output: Some(output), .. } => self.check_output(place, output),
+            EventBody::EffectStarted { input: Some(input), effect_id, .. } => {
+                let schema = self.node(place).input_schema.as_ref();
+                match (schema.and_then(|schema| schema.violations(input)), &self.node(place).action, input) {
+                    (Some(why), ..) => {
+                        let message = format!("what step `{effect_id}` is given does not fit its input_schema: {why}");
+                        Err(Error::new(codes::INPUT_INVALID, message))
+                    }
+                    (None, Does::Foreach { .. }, input) if !input.is_array() => {
+                        let message = format!("step `{effect_id}` goes through a list, was given {input}");
+                        Err(Error::new(codes::INPUT_INVALID, message))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The workflow's plan.
     pub fn plan(&self) -> &Arc<WorkflowPlan> {
         &self.plan
@@ -156,20 +184,20 @@ impl WorkflowMachine {
                 (EffectInput::Call { input: self.question(open.place, open.asks) }, limits.function_ms())
             }
             (_, Does::Step(_)) => {
-                let input = self.given_value(open.place);
+                let input = self.open_given(open);
                 (EffectInput::Step { input, state: self.state.values.clone() }, node.timeout_ms)
             }
             (_, Does::Tool(_)) => {
-                let arguments = self.given(open.place).unwrap_or_default().to_string();
+                let arguments = self.open_given(open).to_string();
                 (EffectInput::Tool { arguments }, node.timeout_ms)
             }
             // A child has limits of its own.
             (_, Does::Agent(_)) => {
-                let prompt = prompt(self.given_value(open.place));
+                let prompt = prompt(self.open_given(open));
                 (EffectInput::Run { run_id: self.child_id(id), prompt }, u64::MAX)
             }
             (_, Does::Workflow(_)) => {
-                let input = self.given_value(open.place);
+                let input = self.open_given(open);
                 (EffectInput::Workflow { run_id: self.child_id(id), input }, u64::MAX)
             }
             _ => (EffectInput::Timer, u64::MAX),
@@ -196,6 +224,11 @@ impl WorkflowMachine {
             _ => None,
         };
         if let Some(Question::Function(name)) = question { name } else { "" }
+    }
+
+    /// What an open effect's step is given: in a fork it may be something else than what the spec says.
+    fn open_given(&self, open: &Open) -> Value {
+        open.input.clone().unwrap_or_else(|| self.given_value(open.place))
     }
 
     /// A child that failed stays as it is: the next attempt is another run.
