@@ -467,14 +467,16 @@ impl Inner {
         let weak = Arc::downgrade(self);
         self.handle.spawn(async move {
             let mut next: BTreeMap<String, Option<u64>> = BTreeMap::new();
-            let (mut read_ms, mut pruned_ms) = (0, 0);
+            let (mut read_ms, mut pruned_ms): (Option<u64>, Option<u64>) = (None, None);
+            // The clock may be set back.
+            let is_over = |at: Option<u64>, span: u64, now: u64| at.is_none_or(|at| now >= at + span || now < at);
             while let Some(inner) = weak.upgrade() {
                 if inner.closed.load(Ordering::Acquire) {
                     return;
                 }
                 let now_ms = inner.clock.now_ms();
-                if !inner.config.retention.is_empty() && (now_ms >= pruned_ms + PRUNE_MS || now_ms < pruned_ms) {
-                    pruned_ms = now_ms;
+                if !inner.config.retention.is_empty() && is_over(pruned_ms, PRUNE_MS, now_ms) {
+                    pruned_ms = Some(now_ms);
                     if let Err(error) = Engine(inner.clone()).prune(None, false).await {
                         inner.log(
                             LogLevel::Warn,
@@ -482,8 +484,8 @@ impl Inner {
                         );
                     }
                 }
-                if now_ms >= read_ms + READ_AGAIN_MS || now_ms < read_ms {
-                    read_ms = now_ms;
+                if is_over(read_ms, READ_AGAIN_MS, now_ms) {
+                    read_ms = Some(now_ms);
                     match inner.store.keys(SPACE, "").await {
                         Ok(names) => next = names.into_iter().map(|name| (name, Some(0))).collect(),
                         Err(error) => inner.log(LogLevel::Warn, &format!("schedules cannot be read: {error}")),
@@ -508,7 +510,7 @@ impl Inner {
                 let changed = inner.rescheduled.notified();
                 tokio::pin!(changed);
                 if tokio::time::timeout(wait, changed).await.is_ok() {
-                    read_ms = 0;
+                    read_ms = None;
                 }
             }
         });
