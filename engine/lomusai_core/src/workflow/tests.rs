@@ -170,7 +170,7 @@ mod pictures {
             "flowchart TD",
             "  s0[\"a\"]",
             "  class s0 completed",
-            "  s1[\"end<br/>tool t<br/>if input.n #lt; 3 and input.s == '#lt;scri…\"]",
+            "  s1[\"end<br/>tool t<br/>if input.n #lt; 3 and input.s == '#lt;s…\"]",
             "  subgraph s2 [\"each<br/>for each, 3 at once\"]",
             "    s3[[\"x<br/>agent clerk\"]]",
             "    class s3 failed",
