@@ -11,21 +11,19 @@ pub(crate) const USAGE: &str = "[--seeds N] [--from S] | --seed S | --mutants";
 /// A mutant that is not found by so many seeds is not found.
 const MUTANT_SEEDS: &str = "3000";
 
-const PROGRAM: [&str; 6] = ["run", "--quiet", "-p", "lomusai_simulation", "--bin", "simulate"];
-
 pub(crate) fn run(shell: &Shell, arguments: &[&str]) -> Result<(), String> {
     if arguments == ["--mutants"] {
         return mutants(shell);
     }
-    let status = program(shell, arguments).status().map_err(|e| format!("cargo: {e}"))?;
+    let status = program(shell, arguments)?.status().map_err(|e| format!("simulate: {e}"))?;
     if status.success() { Ok(()) } else { Err(format!("simulate: {status}")) }
 }
 
 /// The command that plays seeds.
-pub(crate) fn program(shell: &Shell, arguments: &[&str]) -> Command {
-    let mut command = shell.cargo(&PROGRAM);
-    command.arg("--").args(arguments);
-    command
+pub(crate) fn program(shell: &Shell, arguments: &[&str]) -> Result<Command, String> {
+    let mut command = shell.command(shell.build(&["--bin", "simulate"])?.join("simulate"));
+    command.args(arguments);
+    Ok(command)
 }
 
 /// Applies each patch to a copy of the tree, and has the simulation find what is wrong with it.

@@ -126,9 +126,13 @@ async fn run_child(
     run_id: RunId,
     cancel: CancelToken,
 ) -> Result<Input> {
-    // The run was told to stop between the record of this start and now.
+    // The run was told to stop between the record of this start and now. A child that an earlier attempt began is to end, too.
     if cancel.is_cancelled() {
-        return Ok(Input::Child(id, ended_child(Outcome::Cancelled, None)));
+        return match engine.is_known(&run_id).await {
+            Ok(true) => stop(&engine, id, run_id).await,
+            Ok(false) => Ok(Input::Child(id, ended_child(Outcome::Cancelled, None))),
+            Err(error) => Ok(Input::Child(id, failed_or_lost(error)?)),
+        };
     }
     let outcome = match engine.child(&live, &id, child, run_id).await {
         Ok(child) => wait_for_child(&child, &cancel).await?,

@@ -473,6 +473,11 @@ impl Inner {
         self.spawn_new(request, Some((parent, effect.clone())), parent.host.clone(), None, None)
     }
 
+    /// Whether there is such a run, at work here or in the store.
+    pub(crate) async fn is_known(&self, run_id: &RunId) -> Result<bool> {
+        Ok(self.live(run_id).is_some() || self.store.run(run_id).await?.is_some())
+    }
+
     /// A child that is in the store: at work again if it was, else as it was left.
     pub(crate) async fn revive_child(self: &Arc<Self>, run_id: &RunId, host: Option<HostSlot>) -> Result<Arc<Live>> {
         let _loading = self.loading.lock().await;

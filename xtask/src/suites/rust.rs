@@ -52,7 +52,7 @@ pub(crate) fn crash(shell: &Shell, report: &mut Report) -> Result<(), String> {
 
 /// The engine on a virtual clock, and in the long form the mutants that it has to find.
 pub(crate) fn simulation(shell: &Shell, report: &mut Report) -> Result<(), String> {
-    report.check("simulate", simulate::program(shell, &["--seeds", "10000", "--least", "100"]))?;
+    report.check("simulate", simulate::program(shell, &["--seeds", "10000", "--least", "100"])?)?;
     if report.full {
         simulate::mutants(shell)?;
         report.pass();

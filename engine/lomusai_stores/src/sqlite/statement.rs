@@ -39,7 +39,7 @@ type Closure = dyn Fn(&Connection) -> Result<(), WorkError> + Send + Sync;
 ///         conn.execute("INSERT INTO bookings (order_id) VALUES (?1)", [&order])?;
 ///         Ok(())
 ///     });
-///     Ok(StepReply::output("booked"))
+///     Ok::<_, lomusai_core::Error>(StepReply::output("booked"))
 /// });
 /// ```
 pub fn in_transaction(
