@@ -141,6 +141,16 @@ fn a_step_of_a_fork_is_given_something_else_and_keeps_it_through_its_retries() {
         assert_eq!(object(&result)["of"], json!({"by": "b", "of": {"n": 2}}));
         let result = forked(&engine, ForkRequest::new("r").with_input("b", json!("fail")), "g").await.unwrap();
         assert_eq!(result.status, RunStatus::Failed);
+        let journal = engine.export(&"g".into()).await.unwrap();
+        let attempts: Vec<u32> = journal
+            .iter()
+            .filter_map(|event| match &event.body {
+                EventBody::EffectStarted { effect_id, attempt, .. } if effect_id.as_str() == "b" => Some(*attempt),
+                _ => None,
+            })
+            .collect();
+        // The first is the copy's: it was never carried out.
+        assert_eq!(attempts, [1, 2, 3]);
         let mut start = ForkRequest::new("r");
         start.input = Some(json!(5));
         let result = forked(&engine, start, "h").await.unwrap();

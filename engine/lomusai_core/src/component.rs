@@ -1,6 +1,7 @@
 //! What every component is told about the call it serves.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -20,26 +21,26 @@ pub type Emit = Arc<dyn Fn(EventBody) + Send + Sync>;
 /// Something for a store to do in the transaction that records a step's answer. Which kind of store it is for, that store knows.
 pub type StoreWork = Arc<dyn Any + Send + Sync>;
 
-/// What a step wants done in the transaction that records its answer.
+/// What the steps of a run want done in the transactions that record their answers. Shared by the calls of the run.
 #[derive(Clone, Default)]
-pub struct StepWork(Option<Arc<Mutex<Vec<StoreWork>>>>);
+pub struct StepWork(Option<Arc<Mutex<HashMap<EffectId, Vec<StoreWork>>>>>);
 
 impl StepWork {
-    /// Of a call whose answer is recorded.
+    /// Of a run whose steps' answers are recorded.
     pub fn new() -> Self {
         Self(Some(Arc::default()))
     }
 
-    /// One more thing to be done. For a call that is no step's this means nothing.
-    pub fn add(&self, work: StoreWork) {
-        if let Some(list) = &self.0 {
-            list.lock().push(work);
+    /// One more thing to be done for this step. For a call that is no step's this means nothing.
+    pub fn add(&self, step: &EffectId, work: StoreWork) {
+        if let Some(steps) = &self.0 {
+            steps.lock().entry(step.clone()).or_default().push(work);
         }
     }
 
-    /// All that is to be done.
-    pub fn take(&self) -> Vec<StoreWork> {
-        self.0.as_ref().map(|list| std::mem::take(&mut *list.lock())).unwrap_or_default()
+    /// All that is to be done for a step; none of it is afterwards.
+    pub fn take(&self, step: &EffectId) -> Vec<StoreWork> {
+        self.0.as_ref().and_then(|steps| steps.lock().remove(step)).unwrap_or_default()
     }
 }
 

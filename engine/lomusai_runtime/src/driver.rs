@@ -568,7 +568,7 @@ impl Driver {
     /// What a step wants written in the transaction that records its answer.
     fn writes(&self, input: Input) -> (Input, Option<Writes>) {
         let Input::Step(id, Ok(mut reply)) = input else { return (input, None) };
-        let work = self.live.work.lock().remove(&id).unwrap_or_default();
+        let work = self.live.work.take(&id);
         if reply.sql.is_empty() && work.is_empty() {
             return (Input::Step(id, Ok(reply)), None);
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use lomusai_core::cancel::CancelToken;
-use lomusai_core::component::{CallContext, Emit, StepWork};
+use lomusai_core::component::{CallContext, Emit};
 use lomusai_core::machine::{ChildOutcome, Effect, EffectInput, Input, json_size};
 use lomusai_core::{BoxFuture, Error, Result};
 use lomusai_wire::{
@@ -74,8 +74,9 @@ pub(crate) fn carry_out(
         }),
         EffectInput::Step { input, state } => Box::pin(async move {
             context.state = state;
-            context.work = StepWork::new();
-            let work = context.work.clone();
+            // What an attempt before this one wanted is not wanted any more.
+            drop(live.work.take(&id));
+            context.work = live.work.clone();
             let limit = Limit { kind: EffectKind::Step, name: &component, timeout_ms, cancel: context.cancel.clone() };
             let result = limit
                 .hold(pin!(async {
@@ -83,10 +84,6 @@ pub(crate) fn carry_out(
                     step.call(context, input).await
                 }))
                 .await;
-            let work = work.take();
-            if !work.is_empty() && result.is_ok() {
-                live.work.lock().insert(id.clone(), work);
-            }
             Ok(Input::Step(id, result))
         }),
         EffectInput::Run { run_id, prompt } => {

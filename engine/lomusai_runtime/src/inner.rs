@@ -8,7 +8,7 @@ use std::time::Duration;
 use lomusai_core::agent::{AgentMachine, Start};
 use lomusai_core::budget::Amount;
 use lomusai_core::cancel::CancelToken;
-use lomusai_core::component::{CallContext, HostSlot};
+use lomusai_core::component::{CallContext, HostSlot, StepWork};
 use lomusai_core::llm::LlmProvider;
 use lomusai_core::machine::{Input, Machine};
 use lomusai_core::models::ModelTable;
@@ -291,7 +291,7 @@ impl Inner {
             context: Arc::new(context),
             transient,
             host,
-            work: Mutex::default(),
+            work: StepWork::new(),
             settled: Settled::default(),
         });
         self.add_live(&live)?;
@@ -507,7 +507,7 @@ impl Inner {
                     context: Arc::default(),
                     transient: Vec::new(),
                     host: None,
-                    work: Mutex::default(),
+                    work: StepWork::new(),
                     settled: Settled::default(),
                 };
                 live.settled.set(Ok(Arc::new(result)));

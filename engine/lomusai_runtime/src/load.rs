@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lomusai_core::agent::AgentMachine;
 use lomusai_core::budget::Amount;
 use lomusai_core::cancel::CancelToken;
-use lomusai_core::component::HostSlot;
+use lomusai_core::component::{HostSlot, StepWork};
 use lomusai_core::machine::Machine;
 use lomusai_core::storage::Batch;
 use lomusai_core::workflow::{self, WorkflowMachine};
@@ -111,7 +111,7 @@ impl Inner {
             context: Arc::new(started.context.clone()),
             transient: Vec::new(),
             host,
-            work: Default::default(),
+            work: StepWork::new(),
             settled: Settled::default(),
         });
         Ok(Driver {

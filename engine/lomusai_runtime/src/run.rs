@@ -1,11 +1,10 @@
 //! A run as its caller sees it: events to read, a result to wait for, a handle to cancel it by.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lomusai_core::cancel::CancelToken;
-use lomusai_core::component::{HostSlot, StoreWork};
+use lomusai_core::component::{HostSlot, StepWork};
 use lomusai_core::sync::{Condvar, Mutex};
 use lomusai_core::{Error, Result};
 use lomusai_wire::{
@@ -129,7 +128,7 @@ pub(crate) struct Live {
     pub(crate) transient: Vec<String>,
     pub(crate) host: Option<HostSlot>,
     /// What steps that have answered want done in the transaction that records it.
-    pub(crate) work: Mutex<HashMap<EffectId, Vec<StoreWork>>>,
+    pub(crate) work: StepWork,
     pub(crate) settled: Settled,
 }
 

@@ -46,7 +46,7 @@ pub fn in_transaction(
     context: &CallContext,
     work: impl Fn(&Connection) -> Result<(), WorkError> + Send + Sync + 'static,
 ) {
-    context.work.add(std::sync::Arc::new(Work(Box::new(work))));
+    context.work.add(&context.effect_id, std::sync::Arc::new(Work(Box::new(work))));
 }
 
 thread_local! {
