@@ -150,7 +150,7 @@ fn a_step_of_a_fork_is_given_something_else_and_keeps_it_through_its_retries() {
             })
             .collect();
         // The first is the copy's: it was never carried out.
-        assert_eq!(attempts, [1, 2, 3]);
+        assert_eq!(attempts, [1, 2, 3], "{}", json!(journal));
         let mut start = ForkRequest::new("r");
         start.input = Some(json!(5));
         let result = forked(&engine, start, "h").await.unwrap();
