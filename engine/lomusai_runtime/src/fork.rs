@@ -86,8 +86,9 @@ impl Inner {
         info.kind = source.kind;
         info.forked_from = Some(Fork::new(request.run_id.clone(), seq));
         info.metadata = if request.metadata.is_empty() { source.metadata } else { request.metadata };
+        // From when it is in the store, whoever looks for runs that nobody drives may find it.
+        let _loading = self.loading.lock().await;
         self.keep(copy, info).await?;
-
         let mut driver = self.load(&id, host, Some(queue)).await?;
         let live = Arc::get_mut(&mut driver.live).expect("nobody else has it yet");
         live.transient = request.context.keys().cloned().collect();
