@@ -23,7 +23,9 @@ pub type StoreWork = Arc<dyn Any + Send + Sync>;
 
 /// What the steps of a run want done in the transactions that record their answers. Shared by the calls of the run.
 #[derive(Clone, Default)]
-pub struct StepWork(Option<Arc<Mutex<HashMap<EffectId, Vec<StoreWork>>>>>);
+pub struct StepWork(Option<Arc<Mutex<WorkOfSteps>>>);
+
+type WorkOfSteps = HashMap<EffectId, Vec<StoreWork>>;
 
 impl StepWork {
     /// Of a run whose steps' answers are recorded.
