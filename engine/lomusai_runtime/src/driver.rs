@@ -730,8 +730,8 @@ impl Driver {
                 }
             }
             EventBody::RunFinished { outcome, output, error, usage, cost_nano_usd } => {
-                // What waited when a run failed waits on, for the run to be tried again.
-                if *outcome != Outcome::Failed {
+                // What waited when a run failed waits on, for the run to be tried again. A child is not: its parent begins another.
+                if *outcome != Outcome::Failed || self.live.parent.is_some() {
                     std::mem::take(&mut self.work.children)
                         .into_values()
                         .for_each(|child| self.engine.cancel_child(child));

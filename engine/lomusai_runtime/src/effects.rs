@@ -145,9 +145,11 @@ pub(crate) fn stop(engine: &Arc<Inner>, id: EffectId, child: RunId) -> BoxFuture
     let (engine, token) = (engine.clone(), CancelToken::new());
     Box::pin(async move {
         let command = Command::Cancel { grace_ms: 0, reason: Some(PARENT_CANCELLED.into()) };
-        // Who has ended in the meantime says below how.
-        let _ = engine.command(&child, command, None, None).await;
-        attach(&engine, id, child, token).await
+        match engine.command(&child, command, None, None).await {
+            Err(error) if is_lost(&error) => Err(error),
+            // Who has ended in the meantime says how.
+            _ => attach(&engine, id, child, token).await,
+        }
     })
 }
 
@@ -210,9 +212,12 @@ fn child_outcome(result: Result<Arc<RunResult>>) -> Result<ChildOutcome> {
 /// What it means for a parent that its child cannot be driven: that it failed, or that nobody here knows what becomes of it, since the store
 /// failed or another engine has it. To record that as a failure would be an outcome that the child does not have.
 fn failed_or_lost(error: Error) -> Result<ChildOutcome> {
-    let lost = error.kind() == Kind::Storage
-        || [codes::RUN_ACTIVE, codes::SEQUENCE_CONFLICT, codes::ENGINE_CLOSED].iter().any(|code| error.is(*code));
-    if lost { Err(error) } else { Ok(failed_child(error)) }
+    if is_lost(&error) { Err(error) } else { Ok(failed_child(error)) }
+}
+
+fn is_lost(error: &Error) -> bool {
+    error.kind() == Kind::Storage
+        || [codes::RUN_ACTIVE, codes::SEQUENCE_CONFLICT, codes::ENGINE_CLOSED].iter().any(|code| error.is(*code))
 }
 
 fn failed_child(error: Error) -> ChildOutcome {

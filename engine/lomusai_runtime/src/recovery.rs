@@ -1,6 +1,7 @@
 //! What an engine does about runs that others left: it takes up what was at work, and what waits for something that has happened meanwhile.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lomusai_core::storage::{Batch, RunAppend};
 use lomusai_core::{Error, Result};
@@ -99,8 +100,10 @@ impl Inner {
         let Some(parent) = &info.parent else { return Ok(false) };
         Ok(match self.store.run(&parent.run_id).await? {
             None => false,
-            // What waited when its parent failed waits on, for that to be tried again.
-            Some(parent) if parent.status == RunStatus::Failed => info.status != RunStatus::Suspended,
+            // What waited when its parent failed waits on, for that to be tried again. A child that failed is not: another is begun.
+            Some(parent) if parent.status == RunStatus::Failed && parent.parent.is_none() => {
+                info.status != RunStatus::Suspended
+            }
             Some(parent) => parent.status.is_final(),
         })
     }
@@ -139,11 +142,20 @@ impl Inner {
 
     /// Cancels a child that may only be in the store. In the background: its parent does not wait for it.
     pub(crate) fn cancel_child(self: &Arc<Self>, child: RunId) {
-        let inner = self.clone();
+        let inner = Arc::downgrade(self);
         self.handle.spawn(async move {
-            let command = Command::Cancel { grace_ms: 0, reason: Some(PARENT_CANCELLED.into()) };
-            // One that has ended in the meantime is well.
-            let _ = inner.command(&child, command, None, None).await;
+            while let Some(inner) = inner.upgrade() {
+                let command = Command::Cancel { grace_ms: 0, reason: Some(PARENT_CANCELLED.into()) };
+                match inner.command(&child, command, None, None).await {
+                    // Another engine has it, and knows nothing of its parent's end: once that has let go of it, or its lease is over.
+                    Err(error) if error.is(codes::RUN_ACTIVE) || error.kind() == Kind::Storage => {}
+                    // One that has ended in the meantime is well.
+                    _ => return,
+                }
+                let wait = inner.config.lease_ms.max(300);
+                drop(inner);
+                tokio::time::sleep(Duration::from_millis(wait)).await;
+            }
         });
     }
 

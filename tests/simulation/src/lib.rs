@@ -18,3 +18,23 @@ mod store;
 mod world;
 
 pub use play::{Played, play};
+
+/// Seeds that find what is known and not mended yet, with what it is.
+pub fn open() -> std::collections::BTreeMap<u64, &'static str> {
+    listed(include_str!("../open.txt"))
+}
+
+/// Seeds that once found something, with what it was.
+pub fn mended() -> std::collections::BTreeMap<u64, &'static str> {
+    listed(include_str!("../seeds.txt"))
+}
+
+fn listed(text: &'static str) -> std::collections::BTreeMap<u64, &'static str> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (seed, what) = line.split_once(' ').expect("a line is a seed, and what it finds");
+            (seed.parse().expect("a line begins with a seed"), what)
+        })
+        .collect()
+}

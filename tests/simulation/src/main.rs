@@ -3,12 +3,12 @@
 
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lomusai_simulation::fault::{Counts, Fault};
-use lomusai_simulation::{Played, play};
+use lomusai_simulation::{Played, open, play};
 
-const USAGE: &str = "simulate [--seeds N] [--from S] [--threads T] [--least N] | simulate --seed S";
+const USAGE: &str = "simulate [--seeds N] [--from S] [--threads T] [--least N] [--failures N] | simulate --seed S";
 
 /// What is asked for.
 struct Arguments {
@@ -17,6 +17,8 @@ struct Arguments {
     threads: u64,
     /// How often each fault has to happen.
     least: u64,
+    /// How many failing seeds are enough.
+    failures: u64,
     /// One seed, told in words.
     one: Option<u64>,
 }
@@ -39,7 +41,7 @@ fn main() -> ExitCode {
 
 impl Arguments {
     fn read() -> Result<Self, String> {
-        let mut read = Self { seeds: 10_000, from: 0, threads: 2, least: 0, one: None };
+        let mut read = Self { seeds: 10_000, from: 0, threads: 2, least: 0, failures: 1, one: None };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             let value = words.next().ok_or_else(|| format!("{word} needs a number"))?;
@@ -49,6 +51,7 @@ impl Arguments {
                 "--from" => read.from = number,
                 "--threads" => read.threads = number.max(1),
                 "--least" => read.least = number,
+                "--failures" => read.failures = number,
                 "--seed" => read.one = Some(number),
                 _ => return Err(format!("unknown argument `{word}`")),
             }
@@ -68,7 +71,7 @@ fn verdict(seed: u64, played: &Played) -> ExitCode {
 }
 
 fn many(arguments: &Arguments) -> ExitCode {
-    let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (next, failed, open) = (AtomicU64::new(0), AtomicU64::new(0), open());
     let counts = Mutex::new(Counts::default());
     std::thread::scope(|scope| {
         for _ in 0..arguments.threads {
@@ -76,14 +79,18 @@ fn many(arguments: &Arguments) -> ExitCode {
                 let mut own = Counts::default();
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= arguments.seeds || failed.load(Ordering::Relaxed) {
+                    if seed >= arguments.seeds || failed.load(Ordering::Relaxed) >= arguments.failures {
                         break;
                     }
-                    let played = play(arguments.from + seed, None);
+                    let seed = arguments.from + seed;
+                    if open.contains_key(&seed) {
+                        continue;
+                    }
+                    let played = play(seed, None);
                     own.merge(&played.counts);
                     if played.wrong.is_some() {
-                        failed.store(true, Ordering::Relaxed);
-                        verdict(arguments.from + seed, &played);
+                        failed.fetch_add(1, Ordering::Relaxed);
+                        verdict(seed, &played);
                     }
                 }
                 counts.lock().expect("nobody panics here").merge(&own);
@@ -94,7 +101,7 @@ fn many(arguments: &Arguments) -> ExitCode {
     for fault in Fault::ALL {
         println!("{:>8}  {fault:?}", counts.of(fault));
     }
-    if failed.into_inner() {
+    if failed.into_inner() > 0 {
         return ExitCode::FAILURE;
     }
     if let Some(rare) = Fault::ALL.into_iter().find(|fault| counts.of(*fault) < arguments.least) {
@@ -105,6 +112,10 @@ fn many(arguments: &Arguments) -> ExitCode {
         );
         return ExitCode::FAILURE;
     }
-    println!("{} seeds from {} played, nothing wrong", arguments.seeds, arguments.from);
+    let left_out = open.range(arguments.from..arguments.from + arguments.seeds).count() as u64;
+    println!("{} seeds from {} played, nothing wrong", arguments.seeds - left_out, arguments.from);
+    if left_out > 0 {
+        println!("{left_out} seeds left out, since what they find is known: tests/simulation/open.txt");
+    }
     ExitCode::SUCCESS
 }
