@@ -446,7 +446,12 @@ impl Table {
             if main.status == RunStatus::Failed && !self.cancelled {
                 match self.told(place, &main.run_id, Command::Retry).await {
                     Err(error) if !LATE.iter().any(|code| error.is(*code)) => return Err(words(error)),
-                    _ => continue,
+                    // Who has it lets go of it in time, and time has to pass for that.
+                    _ => {
+                        sleep(Duration::from_millis(200)).await;
+                        waited += 200;
+                        continue;
+                    }
                 }
             }
             if lines.iter().all(|info| info.status.is_final()) {
@@ -464,10 +469,9 @@ impl Table {
                 unsaid.remove(&info.run_id);
                 quiet &= !self.answer(place, info, &lines).await.map_err(words)?;
             }
-            if quiet {
-                sleep(Duration::from_millis(200)).await;
-                waited += 200;
-            }
+            let pause = if quiet { 200 } else { 10 };
+            sleep(Duration::from_millis(pause)).await;
+            waited += pause;
         }
         Err("it does not come to an end".into())
     }
