@@ -378,7 +378,7 @@ class Engine:
 
     def call(self, operation: str, parameters: Mapping[str, Any] | None = None) -> Any:
         """Asks the engine something by name, as every language can: `engine.call("run", {"run_id": …})`. What has no
-        method of its own here is reached by it.
+        method of its own here is reached by it: `fork`, `difference`, `picture`, `put_schedule`, `prune`, …
 
         Raises:
             InvalidError: no such operation or parameter (`argument_invalid`); the message lists the operations.
@@ -399,14 +399,6 @@ class Engine:
         future = bridge.future()
         self._native.call_async(operation, parameters or {}, bridge.native, future)
         return await future
-
-    def call(self, operation: str, parameters: Mapping[str, Any] | None = None) -> Any:
-        """Asks the engine something by name, as every other language can: `fork`, `difference`, `picture`, `put_schedule`, `prune`, …"""
-        return self._call(operation, parameters)
-
-    async def acall(self, operation: str, parameters: Mapping[str, Any] | None = None) -> Any:
-        """As `call`, for asyncio."""
-        return await self._acall(operation, parameters)
 
     def start(self) -> dict[str, Any]:
         """Takes up the unfinished runs of the store, once what they need is registered. Opening an engine runs nothing.

@@ -53,7 +53,7 @@ class Tool(Generic[P, R]):
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
         self.name: str = name or str(getattr(function, "__name__", type(function).__name__))
-        self.approval_name = ""
+        self.approval_name: str = ""
         """The name of the function that decides on approval, where it is one of Python."""
         self.approval: bool | str | Callable[..., Any] = approval
         self.is_async: bool = is_async(function)
