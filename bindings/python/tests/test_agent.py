@@ -495,6 +495,12 @@ def test_inline_tools(engine: Engine) -> None:
     assert output_of(Agent("a", calls("add", a=1, b=2), tools=[add], engine=engine).generate("x"), "add") == 3
 
 
+def test_options_of_a_tool_may_be_said_with_its_function(engine: Engine) -> None:
+    add = tool(lambda a, b: a + b, name="add", description="Adds.", inline=True)
+    assert (add.spec["name"], add.spec["description"]) == ("add", "Adds.")
+    assert output_of(Agent("a", calls("add", a=1, b=2), tools=[add], engine=engine).generate("x"), "add") == 3
+
+
 def test_exhausted_runs_are_no_error(engine: Engine) -> None:
     @tool
     def again() -> None: ...

@@ -275,7 +275,11 @@ def test_engines_leave_no_threads_and_no_files_behind() -> None:
                 agent = Agent("a", calls("add"), tools=[add], engine=engine)
                 agent.generate("go")
                 asyncio.run(agent.agenerate("go"))
-            del engine, agent
+                # Closed without the word that asyncio.run says.
+                loop = asyncio.new_event_loop()
+                loop.run_until_complete(agent.agenerate("go"))
+                loop.close()
+            del engine, agent, loop
             gc.collect()
         import gc
         once()

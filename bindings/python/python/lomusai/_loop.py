@@ -65,8 +65,14 @@ class LoopBridge:
             except NotImplementedError:
                 self._close_fds()
 
+        # Weak: what the native side holds, no collector sees.
+        this = weakref.ref(self)
+
         def wake() -> None:
-            loop.call_soon_threadsafe(self._drain)
+            bridge = this()
+            loop = None if bridge is None else bridge._loop()
+            if bridge is not None and loop is not None:
+                loop.call_soon_threadsafe(bridge._drain)
 
         self.native = native.Bridge(None, wake)
 
@@ -79,10 +85,16 @@ class LoopBridge:
             finally:
                 self.close()
 
-        # A loop that ends finalizes the generators that were begun on it: the only notice that asyncio gives.
+        # A loop that ends finalizes the generators that were begun on it: the only notice that asyncio gives. It does
+        # so by a weak set. The finalizer that it gives them as well would keep the loop from ever being freed.
         self._watch = watch()
-        with contextlib.suppress(StopIteration):
-            self._watch.__anext__().send(None)
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(finalizer=None)
+        try:
+            with contextlib.suppress(StopIteration):
+                self._watch.__anext__().send(None)
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
 
     def future(self) -> asyncio.Future[Any]:
         """A future of the loop."""

@@ -195,7 +195,20 @@ class ClientTool:
 
 
 @overload
-def tool(function: Callable[P, R], /) -> Tool[P, R]: ...
+def tool(
+    function: Callable[P, R],
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    input_schema: dict[str, Any] | None = None,
+    output_schema: dict[str, Any] | None = None,
+    resume_schema: dict[str, Any] | None = None,
+    approval: bool | str | Callable[..., Any] = False,
+    may_suspend: bool = False,
+    timeout: float | None = None,
+    inline: bool = False,
+) -> Tool[P, R]: ...
 
 
 @overload
@@ -244,7 +257,7 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     caller = sys._getframe(1)
     localns = dict(caller.f_locals)
     if function is not None:
-        return Tool(function, localns=localns)
+        return Tool(function, localns=localns, **options)
 
     def decorate(function: Callable[..., Any]) -> Tool[..., Any]:
         return Tool(function, localns=localns, **options)
