@@ -1,7 +1,7 @@
 // Types of Lomusai for Node. Written by hand, but for the errors and events, which every language gets from one table.
 
 import type {
-  DurableEvent, EffectKind, ErrorBody, FinishReason, LogLevel, Message, Part, Pending, Role, RunEvent, RunInfo, RunStatus, Usage,
+  DurableEvent, EffectKind, ErrorBody, FinishReason, LogLevel, Message, Part, Pending, Role, RunEvent, RunInfo, RunStatus, SpecKind, Usage,
 } from './lib/events';
 
 export * from './lib/events';
@@ -766,6 +766,133 @@ export interface WorkflowRequest {
   [field: string]: unknown;
 }
 
+/** Where a run is forked, and what is different in the fork. */
+export interface ForkOptions {
+  /** The last event that the fork begins with. */
+  seq?: number;
+  /** In place of `seq`: with `output`, where this effect last ended; else where it first began. */
+  effectId?: string;
+  /** What that effect answered, in the fork. Of a model: a text, or a message. */
+  output?: unknown;
+  /** What the step that begins there is given. Without a place: the run's input. */
+  input?: unknown;
+  /** The fork's id. Made by the engine when absent. */
+  newRunId?: string;
+  /** What the fork is found by, in place of what the run is. */
+  metadata?: Record<string, unknown>;
+  /** Further context, for this process; it is not journaled. */
+  context?: Record<string, unknown>;
+}
+
+/** A thing in two runs. What is not there is absent. */
+export interface Sides {
+  left?: any;
+  right?: any;
+}
+
+/** How two runs, `left` and `right`, differ. The first `same` events say the same in both; what is the same is left out. */
+export interface Difference {
+  left: string;
+  right: string;
+  same: number;
+  input?: Sides;
+  /** `{ status, component?, input?, output?, error? }` on each side. */
+  effects?: ({ effect_id: string } & Sides)[];
+  /** By id. */
+  messages?: Record<string, Sides>;
+  state?: Record<string, Sides>;
+  outcome?: Sides;
+}
+
+/** Whether a stored run could go on under a spec. */
+export interface Fit {
+  run_id: string;
+  status: RunStatus;
+  /** Of the spec that the run is of. */
+  hash: string;
+  fits: boolean;
+  needs_migration?: boolean;
+  /** The event that cannot have been. */
+  misfit?: { seq: number; effect_id?: string; why: string };
+}
+
+/** A workflow's spec, as in every language. */
+export interface WorkflowSpec {
+  name: string;
+  steps: unknown[];
+  [field: string]: unknown;
+}
+
+/** How runs of a workflow that began under one spec go on under the registered one. */
+export interface Migration {
+  /** The workflow or its name. A workflow that is not registered yet is registered. */
+  workflow: string | Workflow<any, any>;
+  /** The hash of the spec that runs began under: `hash` of `checkWorkflow`. */
+  from: string;
+  /** Steps that are named otherwise now, by their old name; `null` forgets one as if it had not run. */
+  steps?: Record<string, string | null>;
+  /** What steps came to, by their new names: in place of what was recorded, or of running. */
+  outputs?: Record<string, unknown>;
+  /** Values of the state that are set; `null` removes one. */
+  state?: Record<string, unknown>;
+  /** A registered function that is asked for each run, and answers `{ steps?, outputs?, state? }` over what is said here. */
+  function?: string;
+}
+
+/** A rule about runs that have ended: which it is about, and how long or how many of them are kept. One of the two is needed. */
+export interface Retention {
+  status?: RunStatus[];
+  kind?: SpecKind;
+  /** The agent's or workflow's name. */
+  agent?: string;
+  /** How long after their end, in milliseconds. */
+  keepMs?: number;
+  /** How many, the newest of them. */
+  keepRuns?: number;
+}
+
+/** When runs begin by themselves, and which. */
+export interface Schedule {
+  /** Letters, digits, `_`, `-` and `.`, at most 64. */
+  name: string;
+  /** What starts a run, without a `run_id`. */
+  request: StartRequest | WorkflowRequest;
+  /** `minute hour day month weekday`, or `@daily` and the like. */
+  cron?: string;
+  /** In place of `cron`: an interval in milliseconds, counted from `from`. */
+  everyMs?: number;
+  /** Where the calendar hangs, such as `Europe/Berlin`. Default: UTC. */
+  timezone?: string;
+  /** What becomes of times at which no engine was there: nothing, one run for all of them, or a run for each. Default `once`. */
+  missed?: 'skip' | 'once' | 'all';
+  /** With `skip`, so late may a run begin and not count as missed. Default 60,000. */
+  graceMs?: number;
+  /** No run before this: a `Date`, or milliseconds since 1970. Default: now. */
+  from?: Date | number;
+  /** No run at this time or later. Default: never ends. */
+  until?: Date | number;
+  /** Whether it begins nothing for now. */
+  paused?: boolean;
+}
+
+/** A schedule and where it stands. Times are in milliseconds since 1970; a `next_ms` that is absent never comes. */
+export interface ScheduleState {
+  name: string;
+  request: Record<string, unknown>;
+  cron?: string;
+  every_ms?: number;
+  timezone?: string;
+  missed?: 'skip' | 'once' | 'all';
+  grace_ms?: number;
+  from_ms?: number;
+  until_ms?: number;
+  paused?: boolean;
+  next_ms?: number;
+  last_ms?: number;
+  last_run?: string;
+  last_error?: ErrorBody;
+}
+
 /** Runs agents. Without a `path`, runs are kept in memory. */
 export declare class Engine implements AsyncDisposable {
   constructor(options?: EngineOptions);
@@ -820,6 +947,53 @@ export declare class Engine implements AsyncDisposable {
   cancel(runId: string, options?: { graceMs?: number; reason?: string }): Promise<void>;
   /** A run's events after `after`, those of the past first. Never slows the run; may lag. */
   observe(runId: string, options?: { after?: number }): AsyncGenerator<RunEvent, void, void>;
+
+  /**
+   * Begins another run that is as this one was at some event, with one thing changed, and gives its id. Nothing of what was before is
+   * carried out again. The fork goes on without a reader: see `result` and `observe`.
+   * @throws `run_unknown`; `fork_invalid`: there is no such place; `run_exists`, `run_blocked`, `workflow_changed`.
+   */
+  fork(runId: string, options: ForkOptions): Promise<string>;
+  /** Begins another run with the same input, and gives its id. It goes on without a reader. Throws as `fork`. */
+  restart(runId: string, options?: { newRunId?: string }): Promise<string>;
+  /** How two runs differ, mostly one and its fork. @throws `run_unknown` */
+  difference(left: string, right: string): Promise<Difference>;
+  /**
+   * Draws a registered workflow by its name; a workflow or spec, registered or not; or a run's workflow with each step in the colour of where
+   * it stands. `svg` (default) is a picture by itself, `mermaid` a flowchart for documents that know it.
+   * @throws `workflow_unknown`, `run_unknown`; `argument_invalid` for an agent's run; what is wrong with the spec.
+   */
+  picture(of: string | Workflow<any, any> | WorkflowSpec | { runId: string }, options?: { format?: 'svg' | 'mermaid' }): Promise<string>;
+  /**
+   * Whether the unfinished runs of a workflow could go on under this workflow or spec, with the migrations that are registered. It need not
+   * be registered. Runs nothing. @throws what is wrong with the spec.
+   */
+  checkWorkflow(workflow: Workflow<any, any> | WorkflowSpec): Promise<Fit[]>;
+  /**
+   * Registers how runs that began under another spec of a workflow go on under the registered one. A run is migrated when it next goes on, and
+   * its journal says so. Migrations are this engine's, not the store's.
+   * @throws `workflow_unknown`; `name_taken`: there is one for this hash; `argument_invalid`: the workflow is of the spec `from` now.
+   */
+  registerMigration(migration: Migration): Promise<void>;
+  /**
+   * Removes runs that have ended and that a rule does not keep, with their children, and gives their ids. With `onlyTell`, only says which
+   * would go. Default: the rules of the engine's settings. @throws `argument_invalid`: a rule bounds nothing.
+   */
+  prune(rules?: Retention[], options?: { onlyTell?: boolean }): Promise<string[]>;
+
+  /**
+   * Puts a schedule into the store, in place of one of the same name. Each of its times begins one run, wherever an engine on the store has been
+   * started and has what the request names. @throws `schedule_invalid`, `name_invalid`; `value_conflict`: it was changed at the same time.
+   */
+  putSchedule(schedule: Schedule): Promise<ScheduleState>;
+  /** The schedules of the store, by name. */
+  schedules(): Promise<ScheduleState[]>;
+  /** Lets a schedule rest, or with `{ paused: false }` go on. Times at which it rested are not made up for. @throws `schedule_unknown` */
+  pauseSchedule(name: string, options?: { paused?: boolean }): Promise<ScheduleState>;
+  /** Takes a schedule out of the store. Whether there was one. Its runs stay. */
+  deleteSchedule(name: string): Promise<boolean>;
+  /** Begins the runs that are due now, and gives their ids. A run that cannot begin is its schedule's `last_error`. */
+  fireDue(): Promise<string[]>;
 
   thread(thread: string): Promise<Record<string, unknown>>;
   threads(filter?: { resource?: string; offset?: number; limit?: number }): Promise<Record<string, unknown>[]>;

@@ -322,6 +322,74 @@ class Engine {
     return observe(this.#native, runId, after);
   }
 
+  // --- Runs, afterwards --------------------------------------------------------------------------------------------------
+
+  /** Begins another run that is as this one was at some event, with one thing changed, and gives its id. It goes on without a reader. */
+  async fork(runId, options = {}) {
+    return (await this.#ask('fork', { ...snake(options), run_id: runId })).run_id;
+  }
+
+  /** Begins another run with the same input, and gives its id. It goes on without a reader. */
+  async restart(runId, { newRunId } = {}) {
+    return (await this.#ask('restart', { run_id: runId, new_run_id: newRunId })).run_id;
+  }
+
+  /** How two runs differ: where their journals part, and what each effect came to. */
+  difference(left, right) {
+    return this.#ask('difference', { left, right });
+  }
+
+  /** Draws a registered workflow by its name, a workflow or spec, or `{ runId }`: a run's workflow, and where its steps stand. */
+  async picture(of, { format } = {}) {
+    const what = typeof of === 'string' ? { workflow: of } : of?.runId === undefined ? { spec: specOf(of) } : { run_id: of.runId };
+    return this.#ask('picture', { ...what, format });
+  }
+
+  /** Whether the unfinished runs of a workflow could go on under this workflow or spec, with the migrations that are registered. */
+  async checkWorkflow(workflow) {
+    return this.#ask('check_workflow', { spec: specOf(workflow) });
+  }
+
+  /** Registers how runs that began under the spec of the hash `from` go on under the registered one. */
+  async registerMigration(migration) {
+    const { workflow, ...rest } = migration ?? {};
+    if (isComponent(workflow)) this.register(workflow);
+    await this.#ask('register_migration', { ...rest, workflow: isComponent(workflow) ? workflow.name : workflow });
+  }
+
+  /** Removes runs that have ended and that a rule does not keep, and gives their ids. With `onlyTell`, removes nothing. */
+  prune(rules, { onlyTell } = {}) {
+    return this.#ask('prune', { rules: Array.isArray(rules) ? rules.map(snake) : rules, only_tell: onlyTell });
+  }
+
+  // --- Schedules ---------------------------------------------------------------------------------------------------------
+
+  /** Puts a schedule into the store, in place of one of the same name. Each of its times begins one run. */
+  async putSchedule(schedule) {
+    const { from, until, ...rest } = schedule ?? {};
+    return this.#ask('put_schedule', { from_ms: millis(from), until_ms: millis(until), ...snake(rest) });
+  }
+
+  /** The schedules of the store, by name. */
+  schedules() {
+    return this.#ask('schedules');
+  }
+
+  /** Lets a schedule rest, or with `{ paused: false }` go on. */
+  pauseSchedule(name, { paused } = {}) {
+    return this.#ask('pause_schedule', { name, paused });
+  }
+
+  /** Takes a schedule out of the store. `false` if there was none. Its runs stay. */
+  deleteSchedule(name) {
+    return this.#ask('delete_schedule', { name });
+  }
+
+  /** Begins the runs that are due now, and gives their ids. An engine that was started does this by itself. */
+  fireDue() {
+    return this.#ask('fire_due');
+  }
+
   // --- Threads -----------------------------------------------------------------------------------------------------------
 
   thread(thread) {
@@ -381,6 +449,11 @@ if (Symbol.asyncDispose) {
     writable: true,
   });
 }
+
+/** Whether it registers itself, as workflows do. The class is not to be had here: its file needs this one. */
+const isComponent = (one) => typeof one?.registerOn === 'function';
+const specOf = (workflow) => (isComponent(workflow) ? workflow.spec : workflow);
+const millis = (time) => (time instanceof Date ? time.getTime() : time);
 
 function argument(message) {
   return new InvalidError({ kind: 'invalid', code: 'argument_invalid', message });

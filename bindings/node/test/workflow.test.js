@@ -248,3 +248,84 @@ test('a builder is not changed by what is built on it', () => {
   const longer = base.then('b');
   assert.deepEqual([base.spec.steps.length, longer.spec.steps.length], [1, 2]);
 });
+
+// --- Runs, afterwards ----------------------------------------------------------------------------------------------------------
+
+const asks = (name, engine, id = 'ask') =>
+  workflow(name, { engine })
+    .then(step({ name: 'price', execute: ({ pieces }) => pieces * 10 }))
+    .suspend({ id })
+    .map(path('steps.price'));
+
+on('a run is forked, restarted and compared', async (engine) => {
+  const flow = asks('forks', engine);
+  await flow.run({ pieces: 3 }, { runId: 'r' });
+  assert.equal(await engine.fork('r', { effectId: 'price', output: 7, newRunId: 'f', metadata: { why: 'cheap' } }), 'f');
+  assert.equal((await engine.result('f')).status, 'suspended');
+  assert.deepEqual((await engine.runInfo('f')).metadata, { why: 'cheap' });
+  assert.equal((await flow.resume('f')).object, 7);
+  const again = await engine.restart('r');
+  await engine.result(again);
+  assert.equal((await engine.difference('r', again)).effects, undefined);
+  const price = (await engine.difference('r', 'f')).effects.find((effect) => effect.effect_id === 'price');
+  assert.deepEqual([price.left.output, price.right.output], [30, 7]);
+  await assert.rejects(engine.fork('r'), coded(InvalidError, 'fork_invalid'));
+  await assert.rejects(engine.restart('nobody'), coded(NotFoundError, 'run_unknown'));
+  await assert.rejects(engine.difference('r', 'nobody'), coded(NotFoundError, 'run_unknown'));
+});
+
+on('workflows and runs are drawn', async (engine) => {
+  const flow = asks('drawn', engine);
+  assert.match(await engine.picture(flow), /^<svg/);
+  await flow.run({ pieces: 1 }, { runId: 'r' });
+  const byName = await engine.picture('drawn', { format: 'mermaid' });
+  assert.match(byName, /^flowchart/);
+  assert.equal(await engine.picture(flow.spec, { format: 'mermaid' }), byName);
+  assert.notEqual(await engine.picture({ runId: 'r' }), await engine.picture('drawn'));
+  await assert.rejects(engine.picture('nowhere'), coded(NotFoundError, 'workflow_unknown'));
+});
+
+on('a run goes on under a changed workflow', async (engine) => {
+  await asks('changes', engine).run({ pieces: 3 }, { runId: 'r' });
+  engine.unregister('workflow', 'changes');
+  engine.unregister('step', 'price');
+  const flow = asks('changes', engine, 'question');
+  const [fit] = await engine.checkWorkflow(flow);
+  assert.deepEqual([fit.run_id, fit.fits, fit.needs_migration, fit.misfit.effect_id], ['r', false, true, 'ask']);
+  await engine.registerMigration({ workflow: flow, from: fit.hash, steps: { ask: 'question' }, outputs: { price: 40 } });
+  assert.equal((await engine.checkWorkflow(flow.spec))[0].fits, true);
+  assert.equal((await flow.resume('r')).object, 40);
+  await assert.rejects(engine.registerMigration({ workflow: 'changes', from: fit.hash }), coded(ConflictError, 'name_taken'));
+});
+
+on('runs that ended are let go', async (engine) => {
+  await workflow('ends', { engine }).map('x').run(null, { runId: 'a' });
+  assert.deepEqual(await engine.prune([{ agent: 'ends', keepRuns: 1 }]), []);
+  assert.deepEqual(await engine.prune([{ agent: 'ends', keepMs: 0, keepRuns: 0 }], { onlyTell: true }), ['a']);
+  assert.deepEqual(await engine.prune([{ agent: 'ends', keepRuns: 0 }]), ['a']);
+  assert.deepEqual(await engine.runs(), []);
+  await assert.rejects(engine.prune([{ agent: 'ends' }]), coded(InvalidError, 'argument_invalid'));
+});
+
+on('a schedule begins runs', async (engine) => {
+  const flow = workflow('report', { engine }).map(path('input.of'));
+  engine.register(flow);
+  const request = { workflow: 'report', input: { of: 'sales' } };
+  const put = await engine.putSchedule({ name: 'often', request, everyMs: 1, missed: 'skip' });
+  assert.deepEqual([put.every_ms, put.missed], [1, 'skip']);
+  let begun = [];
+  for (let i = 0; i < 100_000 && begun.length === 0; i += 1) begun = await engine.fireDue();
+  assert.equal((await flow.result(begun[0])).object, 'sales');
+  assert.match((await engine.schedules())[0].last_run, /^schedule:often:/);
+  assert.equal((await engine.pauseSchedule('often')).paused, true);
+  assert.deepEqual(await engine.fireDue(), []);
+  assert.equal((await engine.pauseSchedule('often', { paused: false })).paused, undefined);
+  assert.deepEqual([await engine.deleteSchedule('often'), await engine.deleteSchedule('often')], [true, false]);
+
+  const noon = new Date(Date.UTC(2099, 11, 31, 12));
+  const daily = await engine.putSchedule({ name: 'daily', request, cron: '30 9 * * *', timezone: 'Europe/Berlin', from: noon, graceMs: 1500 });
+  assert.deepEqual([daily.from_ms, daily.grace_ms, daily.next_ms], [noon.getTime(), 1500, Date.UTC(2100, 0, 1, 8, 30)]);
+  assert.deepEqual(await engine.schedules(), [daily]);
+  await assert.rejects(engine.putSchedule({ name: 'never', request }), coded(InvalidError, 'schedule_invalid'));
+  await assert.rejects(engine.pauseSchedule('never'), coded(NotFoundError, 'schedule_unknown'));
+});

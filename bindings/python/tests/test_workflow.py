@@ -400,3 +400,107 @@ async def test_operations_are_asked_by_name(engine: Engine) -> None:
     with pytest.raises(InvalidError) as raised:
         engine.call("dance")
     assert raised.value.code == "argument_invalid"
+
+
+# --- Runs, afterwards -------------------------------------------------------------------------------------------------
+
+
+@step
+def price(order: dict[str, int]) -> int:
+    return order["pieces"] * 10
+
+
+def asks(name: str, engine: Engine, id: str = "ask") -> Workflow[Any, Any]:
+    return workflow(name, engine=engine).then(price).suspend(id=id).map(path("steps.price"))
+
+
+async def test_a_run_is_forked_restarted_and_compared(engine: Engine) -> None:
+    flow = asks("forks", engine)
+    flow.run({"pieces": 3}, run_id="r")
+    assert engine.fork("r", effect_id="price", output=7, new_run_id="f") == "f"
+    assert engine.result("f").status == "suspended"
+    assert flow.resume("f", None).object == 7
+    again = await engine.arestart("r")
+    await engine.aresult(again)
+    assert "effects" not in engine.difference("r", again)
+    changed = await engine.afork("r", effect_id="price", input={"pieces": 5}, metadata={"why": "more"})
+    assert (await engine.aresult(changed)).pending[0]["payload"] == 50
+    assert engine.run_info(changed)["metadata"] == {"why": "more"}
+    told = await engine.adifference("r", "f")
+    [priced] = [one for one in told["effects"] if one["effect_id"] == "price"]
+    assert (priced["left"]["output"], priced["right"]["output"]) == (30, 7)
+    with pytest.raises(InvalidError) as nowhere:
+        engine.fork("r")
+    assert nowhere.value.code == "fork_invalid"
+    with pytest.raises(NotFoundError) as unknown:
+        engine.restart("nobody")
+    assert unknown.value.code == "run_unknown"
+
+
+async def test_workflows_and_runs_are_drawn(engine: Engine) -> None:
+    flow = asks("drawn", engine)
+    assert engine.picture(flow).startswith("<svg")
+    flow.run({"pieces": 1}, run_id="r")
+    by_name = engine.picture("drawn", format="mermaid")
+    assert by_name.startswith("flowchart") and by_name == await engine.apicture(flow.spec, format="mermaid")
+    assert await engine.apicture(run_id="r") != engine.picture("drawn"), "a run's steps are in colour"
+    with pytest.raises(NotFoundError) as unknown:
+        engine.picture("nowhere")
+    assert unknown.value.code == "workflow_unknown"
+    with pytest.raises(InvalidError) as both:
+        engine.picture("drawn", run_id="r")  # type: ignore[call-overload]
+    assert both.value.code == "argument_invalid"
+
+
+async def test_a_run_goes_on_under_a_changed_workflow(engine: Engine) -> None:
+    asks("changes", engine).run({"pieces": 3}, run_id="r")
+    engine.unregister("workflow", "changes")
+    flow = asks("changes", engine, id="question")
+    [fit] = engine.check_workflow(flow)
+    assert (fit["run_id"], fit["fits"], fit["needs_migration"]) == ("r", False, True)
+    assert fit["misfit"]["effect_id"] == "ask"
+    engine.register_migration(flow, fit["hash"], steps={"ask": "question"}, outputs={"price": 40})
+    [fits] = await engine.acheck_workflow(flow.spec)
+    assert fits["fits"] and "misfit" not in fits
+    assert flow.resume("r", None).object == 40
+    with pytest.raises(ConflictError) as twice:
+        await engine.aregister_migration("changes", fit["hash"])
+    assert twice.value.code == "name_taken"
+
+
+async def test_runs_that_ended_are_let_go(engine: Engine) -> None:
+    flow = workflow("ends", engine=engine).map("x")
+    flow.run(run_id="a")
+    assert engine.prune([{"agent": "ends", "keep_runs": 1}]) == []
+    assert engine.prune([{"agent": "ends", "keep_ms": 0, "keep_runs": 0}], only_tell=True) == ["a"]
+    assert await engine.aprune([{"agent": "ends", "keep_runs": 0}]) == ["a"]
+    assert engine.runs() == []
+    with pytest.raises(InvalidError) as boundless:
+        engine.prune([{"agent": "ends"}])
+    assert boundless.value.code == "argument_invalid"
+
+
+async def test_a_schedule_begins_runs(engine: Engine) -> None:
+    flow = workflow("report", engine=engine).map(path("input.of"))
+    engine.register(flow)
+    put = engine.put_schedule("often", {"workflow": "report", "input": {"of": "sales"}}, every=0.001, missed="skip")
+    assert (put["every_ms"], put["missed"]) == (1, "skip")
+    [begun] = next(filter(None, (engine.fire_due() for _ in range(100_000))))
+    assert flow.result(begun).object == "sales"
+    assert engine.schedules()[0]["last_run"].startswith("schedule:often:")
+    assert engine.pause_schedule("often")["paused"] and await engine.afire_due() == []
+    assert "paused" not in await engine.apause_schedule("often", paused=False)
+    assert engine.delete_schedule("often") and not await engine.adelete_schedule("often")
+
+    noon = datetime.datetime(2099, 12, 31, 12, tzinfo=datetime.timezone.utc)
+    daily = await engine.aput_schedule(
+        "daily", {"workflow": "report"}, cron="30 9 * * *", timezone="Europe/Berlin", from_=noon, grace=1.5
+    )
+    assert (daily["from_ms"], daily["grace_ms"], daily["next_ms"]) == (4102401600000, 1500, 4102475400000)
+    assert await engine.aschedules() == [daily]
+    with pytest.raises(InvalidError) as timeless:
+        engine.put_schedule("never", {"workflow": "report"})
+    assert timeless.value.code == "schedule_invalid"
+    with pytest.raises(NotFoundError) as unknown:
+        engine.pause_schedule("never")
+    assert unknown.value.code == "schedule_unknown"

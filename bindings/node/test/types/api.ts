@@ -167,3 +167,22 @@ async function flows() {
   return resumed;
 }
 void flows;
+
+async function afterwards(): Promise<void> {
+  const fork: string = await engine.fork('r', { effectId: 'pay', output: null, metadata: { why: 'x' } });
+  const { same: count, effects } = await engine.difference('r', await engine.restart(fork, { newRunId: 's' }));
+  effects?.map(({ effect_id, left }) => [effect_id.length, count + 1, left.output]);
+  const drawn: string[] = [await engine.picture(flow), await engine.picture(flow.spec, { format: 'mermaid' }), await engine.picture({ runId: 'r' })];
+  // @ts-expect-error there is no such format
+  await engine.picture('flow', { format: 'png' });
+  for (const fit of await engine.checkWorkflow(flow)) {
+    if (!fit.fits) await engine.registerMigration({ workflow: flow, from: fit.hash, steps: { old: 'new', gone: null }, state: { n: 0 } });
+  }
+  const gone: string[] = await engine.prune([{ status: ['failed'], kind: 'workflow', keepMs: 5 }], { onlyTell: true });
+  const put = await engine.putSchedule({ name: 's', request: { workflow: 'w' }, everyMs: 5, missed: 'all', until: new Date() });
+  put.next_ms?.toFixed();
+  // @ts-expect-error what becomes of missed times has three names
+  await engine.putSchedule({ name: 's', request: { workflow: 'w' }, cron: '@daily', missed: 'twice' });
+  void [drawn, gone, await engine.fireDue(), (await engine.pauseSchedule('s', { paused: false })).last_error?.code];
+}
+void afterwards;

@@ -16,9 +16,11 @@ from . import _edition as _edition
 from ._agent import Agent, Input
 from ._call import CallContext, StepContext, ToolContext
 from ._engine import Engine, default_engine
+from ._history import Difference, Fit, Retention
 from ._lomusai import __version__
 from ._models import Chunk, Compatible, LlmProvider, ModelOf, ModelRequest, Provider, ScriptedModel
 from ._run import Observer, Result, Stream, TextStream
+from ._schedules import ScheduleState
 from ._tool import ClientTool, Tool, ToolOutput, tool
 from ._workflow import FatalError, Step, Workflow, expr, path, step, workflow
 from .errors import (
@@ -50,8 +52,10 @@ __all__ = [
     "Compatible",
     "ConflictError",
     "DeniedError",
+    "Difference",
     "Engine",
     "FatalError",
+    "Fit",
     "HostError",
     "Input",
     "InternalError",
@@ -67,6 +71,8 @@ __all__ = [
     "ProviderError",
     "RateLimitedError",
     "Result",
+    "Retention",
+    "ScheduleState",
     "ScriptedModel",
     "Step",
     "StepContext",

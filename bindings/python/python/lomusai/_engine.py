@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from . import _lomusai as native
 from ._call import function_handler, is_async
+from ._history import HistoryOperations
 from ._models import Provider
 from ._run import Observer, Parse, Result, Stream, _approve, _decline, _resume, _tool_result
+from ._schedules import ScheduleOperations
 from ._tool import ClientTool, Tool
 from .errors import InvalidError, LomusaiError
 from .events import DurableEvent, Message, RunInfo, RunStatus
@@ -34,7 +36,7 @@ _EXIT_SECONDS = 2.0
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
-class Engine:
+class Engine(HistoryOperations, ScheduleOperations):
     """An engine. Thread-safe; belongs to the process that opened it.
 
     Every method that waits has a twin for asyncio, named with an `a` in front: `pending` and `apending`.
@@ -375,30 +377,6 @@ class Engine:
         await self.acommand(run_id, _cancel(grace, reason))
 
     # --- What there is ------------------------------------------------------------------------------------------------
-
-    def call(self, operation: str, parameters: Mapping[str, Any] | None = None) -> Any:
-        """Asks the engine something by name, as every language can: `engine.call("run", {"run_id": …})`. What has no
-        method of its own here is reached by it: `fork`, `difference`, `picture`, `put_schedule`, `prune`, …
-
-        Raises:
-            InvalidError: no such operation or parameter (`argument_invalid`); the message lists the operations.
-        """
-        return self._call(operation, parameters)
-
-    async def acall(self, operation: str, parameters: Mapping[str, Any] | None = None) -> Any:
-        """As `call`, for asyncio."""
-        return await self._acall(operation, parameters)
-
-    def _call(self, operation: str, parameters: Mapping[str, Any] | None = None) -> Any:
-        return self._native.call(operation, parameters or {})
-
-    async def _acall(self, operation: str, parameters: Mapping[str, Any] | None = None) -> Any:
-        from . import _loop
-
-        bridge = _loop.current()
-        future = bridge.future()
-        self._native.call_async(operation, parameters or {}, bridge.native, future)
-        return await future
 
     def start(self) -> dict[str, Any]:
         """Takes up the unfinished runs of the store, once what they need is registered. Opening an engine runs nothing.
