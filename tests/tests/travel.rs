@@ -684,6 +684,41 @@ fn runs_are_found_by_what_they_were_given_and_kept_as_long_as_was_said() {
 // --- From every host -----------------------------------------------------------------------------------------------------
 
 #[test]
+fn compacted_runs_read_fork_and_are_retried_as_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path().join("runs.db"), SqliteOptions::default()).unwrap();
+    let (engine, ledger) = built(Arc::new(store), None);
+    engine.register_workflow(chain()).unwrap();
+    let fails = json!([
+        {"id": "a", "run": {"step": "work"}},
+        {"id": "b", "after": ["a"], "run": {"step": "work"}, "input": {"value": "fail"}},
+    ]);
+    engine.register_workflow(spec("fails", fails)).unwrap();
+    wait(&engine, async |engine| {
+        run(&engine, "chain", "r", json!(1)).await;
+        assert_eq!(run(&engine, "fails", "failed", json!(1)).await.status, RunStatus::Failed);
+        let (before, digest) = (engine.export(&"r".into()).await.unwrap(), engine.digest(&"r".into()).await.unwrap());
+        assert_eq!(engine.compact(None).await.unwrap(), 0, "an hour has not passed");
+        assert_eq!(engine.compact(Some(0)).await.unwrap(), 2);
+        assert_eq!(engine.compact(Some(0)).await.unwrap(), 0);
+        assert_eq!(engine.export(&"r".into()).await.unwrap(), before);
+        assert_eq!(engine.digest(&"r".into()).await.unwrap(), digest);
+
+        let fork = ForkRequest::new("r").with_output("b", json!("other"));
+        assert_eq!(object(&*forked(&engine, fork, "f").await.unwrap())["of"], "other");
+        assert!(!engine.difference(&"r".into(), &"f".into()).await.unwrap().effects.is_empty());
+
+        engine.command(&"failed".into(), Command::Retry).await.unwrap();
+        assert_eq!(engine.result(&"failed".into()).await.unwrap().status, RunStatus::Failed);
+        assert_eq!(engine.compact(Some(0)).await.unwrap(), 2);
+        let numbers: Vec<u64> = engine.export(&"failed".into()).await.unwrap().iter().map(|event| event.seq).collect();
+        assert!(numbers.iter().copied().eq(1..=numbers.len() as u64), "{numbers:?}");
+    });
+    // Step `a` of the run that failed was not done again.
+    assert_eq!(ledger.lock().unwrap().iter().filter(|key| key.starts_with("failed") && key.ends_with("/a")).count(), 1);
+}
+
+#[test]
 fn hosts_ask_for_all_of_it_by_operations() {
     let engine = HostEngine::open("{}").unwrap();
     let spec = json!({"name": "w", "steps": [{"id": "a", "run": {"map": {"from": "input"}}}, {"id": "b", "after": ["a"], "run": {"map": {"from": "steps.a"}}}]});

@@ -54,6 +54,11 @@ pub const OPERATIONS: &[(&str, &str, &str)] = &[
         "{spec}",
         "[{run_id, status, hash, fits, needs_migration?, misfit?}]: whether unfinished runs could go on under this spec",
     ),
+    (
+        "compact",
+        "{ended_ms_ago?}",
+        "how many journals of runs that have ended take less room now; 0 from a store that cannot",
+    ),
     ("prune", "{rules?: [Retention], only_tell?}", "[run_id] of the runs that were removed"),
     (
         "put_schedule",
@@ -140,6 +145,12 @@ struct Picture {
     format: PictureFormat,
     #[serde(flatten)]
     of: PictureOf,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Compact {
+    ended_ms_ago: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -241,6 +252,7 @@ pub(crate) async fn perform(engine: &Engine, name: &str, params: &str) -> Result
             let Prune { rules, only_tell } = read(&what, params)?;
             write(&engine.prune(rules.as_deref(), only_tell).await?)
         }
+        "compact" => write(&engine.compact(read::<Compact>(&what, params)?.ended_ms_ago).await?),
         "put_schedule" => write(&engine.put_schedule(read(&what, params)?).await?),
         "schedules" => write(&engine.schedules().await?),
         "pause_schedule" => {

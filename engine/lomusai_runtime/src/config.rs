@@ -32,6 +32,8 @@ pub struct EngineConfig {
     pub cassette: Option<CassetteConfig>,
     /// Which runs that have ended are kept. Default: all. Looked at when the engine is started, and every ten minutes.
     pub retention: Vec<Retention>,
+    /// How long after its end the journal of a run is compacted, where the store can do that. Default 3,600,000: an hour. `None`: never.
+    pub compact_after_ms: Option<u64>,
     /// How long `close` waits for runs and callbacks to end. Default 10,000.
     pub close_ms: u64,
 }
@@ -48,6 +50,7 @@ impl Default for EngineConfig {
             provider_limits: BTreeMap::new(),
             cassette: None,
             retention: Vec::new(),
+            compact_after_ms: Some(3_600_000),
             close_ms: 10_000,
         }
     }

@@ -165,10 +165,12 @@ impl Inner {
         with: Batch,
     ) -> Result<Arc<Live>> {
         self.open()?;
-        match request {
+        let spawned = match request {
             RunRequest::Agent(request) => self.spawn_agent(*request, parent, host, queue, begun, with),
             RunRequest::Workflow(request) => self.spawn_workflow(*request, parent, host, queue, begun, with),
-        }
+        };
+        // Whoever closes the engine takes its components away: what is missing meanwhile is not what is wrong.
+        spawned.map_err(|error| self.open().err().unwrap_or(error))
     }
 
     fn new_id(&self, asked: Option<RunId>, parent: Option<&(&Live, EffectId)>) -> Result<RunId> {
@@ -315,8 +317,11 @@ impl Inner {
         Ok(live)
     }
 
+    /// # Errors
+    /// `run_exists`; `engine_closed`: whoever closes the engine ends the runs that are here by then, and none comes after it.
     pub(crate) fn add_live(&self, live: &Arc<Live>) -> Result<()> {
         let mut map = self.live.lock();
+        self.open()?;
         if map.contains_key(&live.run_id) {
             let id = &live.run_id;
             return Err(Error::new(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lomusai_core::{Error, Result};
-use lomusai_wire::{RunFilter, RunId, RunInfo, RunStatus, SpecKind, codes};
+use lomusai_wire::{LogLevel, RunFilter, RunId, RunInfo, RunStatus, SpecKind, codes};
 use serde::{Deserialize, Serialize};
 
 use crate::Engine;
@@ -11,6 +11,9 @@ use crate::inner::Inner;
 
 /// So many runs are looked at together.
 const PAGE: u32 = 1_000;
+
+/// So many journals are compacted in one transaction: the others wait that long.
+const COMPACTED_AT_ONCE: usize = 32;
 
 /// How long runs that have ended are kept. A run goes, and its children with it, when either bound says so.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +101,47 @@ impl Engine {
             }
         }
         Ok(gone)
+    }
+}
+
+impl Engine {
+    /// Has the journals of runs that ended so long ago, in milliseconds, take less room: they read as before. By the settings' `compact_after_ms`
+    /// where nothing is said. Gives how many were compacted; 0 from a store that cannot. An engine that was started does this by itself now and
+    /// then.
+    ///
+    /// It goes on in steps of a few runs, so that others write in between. Dropping the future leaves it where it is: nothing is lost by that.
+    ///
+    /// # Errors
+    /// Storage errors; `engine_closed`.
+    pub async fn compact(&self, ended_ms_ago: Option<u64>) -> Result<usize> {
+        let inner = &self.0;
+        inner.open()?;
+        let Some(ago) = ended_ms_ago.or(inner.config.compact_after_ms) else { return Ok(0) };
+        // What ends in this very moment has ended, too.
+        let before = (inner.clock.now_ms() + 1).saturating_sub(ago);
+        let (mut runs, mut next) = (0, Some(0));
+        while let Some(from) = next {
+            inner.open()?;
+            let done = inner.store.compact(before, from, COMPACTED_AT_ONCE).await?;
+            (runs, next) = (runs + done.runs, done.next);
+        }
+        Ok(runs)
+    }
+
+    /// What is done now and then: runs that are kept no longer go, and old journals are compacted.
+    pub(crate) async fn tidy(&self) {
+        let inner = &self.0;
+        if !inner.config.retention.is_empty()
+            && let Err(error) = self.prune(None, false).await
+        {
+            inner.log(LogLevel::Warn, &format!("runs that are kept no longer could not be removed: {error}"));
+        }
+        match self.compact(None).await {
+            Err(error) if !error.is(codes::ENGINE_CLOSED) => {
+                inner.log(LogLevel::Warn, &format!("old journals could not be compacted: {error}"));
+            }
+            _ => {}
+        }
     }
 }
 

@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const READ_AGAIN_MS: u64 = 10_000;
 
 /// How often runs that are kept no longer are removed.
-const PRUNE_MS: u64 = 600_000;
+const TIDY_MS: u64 = 600_000;
 
 /// When runs begin by themselves, and which.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -467,7 +467,7 @@ impl Inner {
         let weak = Arc::downgrade(self);
         self.handle.spawn(async move {
             let mut next: BTreeMap<String, Option<u64>> = BTreeMap::new();
-            let (mut read_ms, mut pruned_ms): (Option<u64>, Option<u64>) = (None, None);
+            let (mut read_ms, mut tidied_ms): (Option<u64>, Option<u64>) = (None, None);
             // The clock may be set back.
             let is_over = |at: Option<u64>, span: u64, now: u64| at.is_none_or(|at| now >= at + span || now < at);
             while let Some(inner) = weak.upgrade() {
@@ -475,14 +475,9 @@ impl Inner {
                     return;
                 }
                 let now_ms = inner.clock.now_ms();
-                if !inner.config.retention.is_empty() && is_over(pruned_ms, PRUNE_MS, now_ms) {
-                    pruned_ms = Some(now_ms);
-                    if let Err(error) = Engine(inner.clone()).prune(None, false).await {
-                        inner.log(
-                            LogLevel::Warn,
-                            &format!("runs that are kept no longer could not be removed: {error}"),
-                        );
-                    }
+                if is_over(tidied_ms, TIDY_MS, now_ms) {
+                    tidied_ms = Some(now_ms);
+                    Engine(inner.clone()).tidy().await;
                 }
                 if is_over(read_ms, READ_AGAIN_MS, now_ms) {
                     read_ms = Some(now_ms);

@@ -278,3 +278,31 @@ fn a_panicking_tool_is_an_error_the_model_is_told() {
     let told = result.messages[2].tool_results().next().unwrap().to_text();
     assert!(told.contains("panicked: boom"), "{told}");
 }
+
+/// Whoever begins a run while the engine is closed is told so, or has it ended: nobody waits for ever.
+#[test]
+fn runs_that_begin_while_the_engine_closes_end() {
+    for _ in 0..300 {
+        let engine = engine(json!({"answers": [{"says": "It is 3."}], "repeat": true}));
+        engine.register_agent(agent(|_| {})).unwrap();
+        let begins = |engine: Engine| {
+            move || {
+                let refused = loop {
+                    match engine.launch(StartRequest::new("agent", "1+2?"), None) {
+                        Ok(run) => {
+                            run.discard_events();
+                            let ended = run.result_blocking(Some(Duration::from_secs(20)));
+                            assert!(ended.is_some(), "a run that was begun never ended");
+                        }
+                        Err(error) => break error,
+                    }
+                };
+                assert!(refused.is(codes::ENGINE_CLOSED), "{refused:?}");
+            }
+        };
+        let threads: Vec<_> = (0..3).map(|_| std::thread::spawn(begins(engine.clone()))).collect();
+        std::thread::yield_now();
+        engine.close(Duration::from_secs(5)).unwrap();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+}

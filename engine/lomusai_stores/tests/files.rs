@@ -7,12 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kit::{append, change, commit, messages, of, told};
+use kit::{append, append_as, change, commit, messages, of, told};
 use lomusai_core::Error;
-use lomusai_core::storage::{KeyValue as _, Store as _};
+use lomusai_core::storage::{Journal as _, KeyValue as _, Store as _};
 use lomusai_core::testing::block_on;
 use lomusai_stores::sqlite::{SqliteOptions, SqliteStore, Sync};
-use lomusai_wire::{Code, codes};
+use lomusai_wire::{Code, RunStatus, codes};
 use rusqlite::Connection;
 
 /// A folder for one test.
@@ -66,7 +66,7 @@ fn a_store_of_a_newer_version_is_refused() {
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let before = fs::read(&path).unwrap();
     let error = refused(codes::STORE_NEWER, &path);
-    assert_eq!((&error.body().details["found"], &error.body().details["known"]), (&99.into(), &2.into()));
+    assert_eq!((&error.body().details["found"], &error.body().details["known"]), (&99.into(), &3.into()));
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 
@@ -177,7 +177,7 @@ fn a_file_locked_by_another_program_may_be_tried_again() {
     let folder = Folder::new();
     let path = folder.store("s.db");
     let other = Connection::open(&path).unwrap();
-    other.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; PRAGMA user_version = 1; COMMIT").unwrap();
+    other.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; PRAGMA user_version = 3; COMMIT").unwrap();
     let error = refused(codes::STORE_LOCKED, &path);
     assert!(error.is_retryable());
     drop(other);
@@ -386,4 +386,59 @@ fn a_forked_process_is_told_to_open_its_own() {
     assert_eq!(status, 0);
     commit(&store, of(append("r", 1, &["2"])));
     assert_eq!(told(&store, "r", 0, 9), ["1", "2"]);
+}
+
+/// How many rows a table has.
+fn rows(path: &Path, table: &str) -> i64 {
+    let conn = Connection::open(path).unwrap();
+    conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+}
+
+/// A store with one run that has ended, its journal compacted; closed.
+fn compacted(folder: &Folder) -> PathBuf {
+    let path = folder.path("s.db");
+    let store = open(&path);
+    let says: Vec<String> = (0..1_000).map(|n| format!("event {n} of a run that says much the same")).collect();
+    let says: Vec<&str> = says.iter().map(String::as_str).collect();
+    commit(&store, of(append_as(RunStatus::Completed, "r", 0, &says)));
+    commit(&store, of(append("other", 0, &["1"])));
+    let done = block_on(store.compact(u64::MAX, 0, 10)).unwrap();
+    assert_eq!((done.runs, done.next), (1, None));
+    assert_eq!(told(&store, "r", 0, usize::MAX), says);
+    path
+}
+
+#[test]
+fn a_compacted_journal_takes_a_few_rows_and_reads_when_opened_again() {
+    let folder = Folder::new();
+    let path = compacted(&folder);
+    assert_eq!((rows(&path, "events"), rows(&path, "packed")), (1, 1));
+    let conn = Connection::open(&path).unwrap();
+    let bytes: i64 = conn.query_row("SELECT sum(length(lines)) FROM packed", [], |row| row.get(0)).unwrap();
+    assert!(bytes < 40_000, "{bytes} bytes for 1,000 events");
+    assert_eq!(told(&open(&path), "r", 998, 9).len(), 2);
+}
+
+#[test]
+fn a_damaged_compacted_journal_is_named() {
+    for lines in ["zeroblob(3)", "x'ffffffff00'", "x'0a000000ff'", "x'0300000030616263'"] {
+        let folder = Folder::new();
+        let path = compacted(&folder);
+        Connection::open(&path).unwrap().execute(&format!("UPDATE packed SET lines = {lines}"), []).unwrap();
+        let store = open(&path);
+        named(codes::STORE_CORRUPT, &path, block_on(store.events(&"r".into(), 0, 9)).unwrap_err());
+        assert_eq!(told(&store, "other", 0, 9), ["1"]);
+    }
+}
+
+#[test]
+fn a_store_of_an_older_version_is_brought_up_to_date() {
+    let folder = Folder::new();
+    let path = folder.store("s.db");
+    Connection::open(&path).unwrap().execute_batch("DROP TABLE packed; PRAGMA user_version = 2").unwrap();
+    let store = open(&path);
+    assert_eq!(told(&store, "r", 0, 9), ["1", "2"]);
+    commit(&store, of(append_as(RunStatus::Completed, "r", 2, &["3"])));
+    assert_eq!(block_on(store.compact(u64::MAX, 0, 10)).unwrap().runs, 1);
+    assert_eq!(told(&store, "r", 0, 9), ["1", "2", "3"]);
 }

@@ -147,6 +147,22 @@ pub trait Journal: Send + Sync {
     /// Removes a run, its events, its lease and its claim on a thread. Content it shares with others stays. `false` if there
     /// was none.
     fn delete_run<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<bool>>;
+
+    /// Has the journals of runs that ended before `ended_before_ms` take less room, where this store can: they read as before. Looks at `limit`
+    /// runs, from where an earlier call says to go on; 0 at first.
+    fn compact(&self, ended_before_ms: u64, from: u64, limit: usize) -> BoxFuture<'_, Result<Compaction>> {
+        let _ = (ended_before_ms, from, limit);
+        Box::pin(std::future::ready(Ok(Compaction::default())))
+    }
+}
+
+/// What a call of [`Journal::compact`] came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compaction {
+    /// So many journals take less room now.
+    pub runs: usize,
+    /// Where to go on; `None` at the end.
+    pub next: Option<u64>,
 }
 
 /// A line about a thread.

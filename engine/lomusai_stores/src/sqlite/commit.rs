@@ -303,6 +303,7 @@ pub(super) fn delete_run(conn: &Connection, run: &RunId) -> Result<bool, Fault> 
     let mut large = conn.prepare_cached("SELECT DISTINCT blob FROM events WHERE run = ?1 AND blob IS NOT NULL")?;
     let large = large.query_map([n], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
     conn.prepare_cached("DELETE FROM events WHERE run = ?1")?.execute([n])?;
+    conn.prepare_cached("DELETE FROM packed WHERE run = ?1")?.execute([n])?;
     conn.prepare_cached("DELETE FROM runs WHERE n = ?1")?.execute([n])?;
     conn.prepare_cached("UPDATE threads SET active_run = NULL WHERE active_run = ?1")?.execute([run.as_str()])?;
     delete_unused(conn, &large)?;

@@ -17,8 +17,13 @@
 //! # Large content
 //! Events and messages above 64 KiB lie in a table of content by hash, once each; callers do not notice. Deleting a run or a
 //! thread deletes such content when no other event or message has it. Content that a caller committed as a blob stays.
+//!
+//! # Old journals
+//! [`Journal::compact`] compresses the journals of runs that have ended, which read as before: an engine that was started does it. The file does
+//! not shrink by it; what is free in it is written to before it grows.
 
 mod commit;
+mod compact;
 mod fault;
 mod lease;
 mod query;
@@ -35,7 +40,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::Shared;
 use lomusai_core::storage::{
-    Batch, Blobs, Capabilities, Journal, KeyValue, Leases, Store, ThreadInfo, Threads, refusal,
+    Batch, Blobs, Capabilities, Compaction, Journal, KeyValue, Leases, Store, ThreadInfo, Threads, refusal,
 };
 use lomusai_core::sync::Mutex;
 use lomusai_core::{BoxFuture, Error, Result};
@@ -295,6 +300,10 @@ impl Journal for SqliteStore {
     fn delete_run<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<bool>> {
         let run = run.clone();
         self.write(move |conn| commit::delete_run(conn, &run))
+    }
+
+    fn compact(&self, ended_before_ms: u64, from: u64, limit: usize) -> BoxFuture<'_, Result<Compaction>> {
+        self.write(move |conn| compact::compact(conn, ended_before_ms, from, limit))
     }
 }
 

@@ -8,15 +8,36 @@ use rusqlite::{Connection, OptionalExtension as _, Params, Row, ToSql, params};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::compact;
 use super::fault::Fault;
 use super::schema::{natural, stored};
 
 pub(super) fn events(conn: &Connection, run: &RunId, after: u64, limit: usize) -> Result<Vec<Event>, Fault> {
     let mut find = conn.prepare_cached(
-        "SELECT body, content FROM events LEFT JOIN blobs ON hash = blob
-         WHERE run = (SELECT n FROM runs WHERE run_id = ?1) AND seq > ?2 ORDER BY seq LIMIT ?3",
+        "SELECT body, content, seq AS place, NULL FROM events LEFT JOIN blobs ON hash = blob
+         WHERE run = (SELECT n FROM runs WHERE run_id = ?1) AND seq > ?2
+         UNION ALL
+         SELECT NULL, NULL, first, lines FROM packed
+         WHERE run = (SELECT n FROM runs WHERE run_id = ?1) AND last > ?2
+         ORDER BY place LIMIT ?3",
     )?;
-    let found = bodies(find.query(params![run.as_str(), stored(after), stored(limit as u64)])?)?;
+    let mut rows = find.query(params![run.as_str(), stored(after), stored(limit as u64)])?;
+    let mut found: Vec<Event> = Vec::new();
+    while found.len() < limit
+        && let Some(row) = rows.next()?
+    {
+        let Some(lines) = row.get_ref(3)?.as_blob_or_null().map_err(rusqlite::Error::from)? else {
+            found.push(body(row)?);
+            continue;
+        };
+        let lines = compact::unpacked(lines)?;
+        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let event: Event = serde_json::from_slice(line).map_err(garbled)?;
+            if event.seq > after && found.len() < limit {
+                found.push(event);
+            }
+        }
+    }
     if found.is_empty() && self::run(conn, run)?.is_none() {
         return Err(refusal::run_unknown(run).into());
     }
@@ -169,16 +190,20 @@ fn text(conn: &Connection, sql: &str, params: impl Params) -> Result<Option<Stri
 fn bodies<T: DeserializeOwned>(mut rows: rusqlite::Rows<'_>) -> Result<Vec<T>, Fault> {
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        let (body, content) = (row.get_ref(0)?, row.get_ref(1)?);
-        let json = match body.as_bytes_or_null().map_err(rusqlite::Error::from)? {
-            Some(json) => json,
-            None => content
-                .as_bytes()
-                .map_err(|_| Fault::Garbled("the content of a large event or message is missing".into()))?,
-        };
-        found.push(serde_json::from_slice(json).map_err(garbled)?);
+        found.push(body(row)?);
     }
     Ok(found)
+}
+
+fn body<T: DeserializeOwned>(row: &Row<'_>) -> Result<T, Fault> {
+    let (body, content) = (row.get_ref(0)?, row.get_ref(1)?);
+    let json = match body.as_bytes_or_null().map_err(rusqlite::Error::from)? {
+        Some(json) => json,
+        None => content
+            .as_bytes()
+            .map_err(|_| Fault::Garbled("the content of a large event or message is missing".into()))?,
+    };
+    serde_json::from_slice(json).map_err(garbled)
 }
 
 fn parse<T: DeserializeOwned>(json: &str) -> Result<T, Fault> {

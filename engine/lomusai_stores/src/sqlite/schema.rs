@@ -13,7 +13,7 @@ use super::statement;
 const APPLICATION_ID: i64 = 0x4c4f_4d55;
 
 /// Statements that bring a store from version `index` to `index + 1`. Published ones never change: a change is a new one.
-const MIGRATIONS: [&str; 2] = [V1, V2];
+const MIGRATIONS: [&str; 3] = [V1, V2, V3];
 
 const VERSION: i64 = MIGRATIONS.len() as i64;
 
@@ -103,6 +103,17 @@ INSERT INTO ordered_events SELECT run, seq, body, blob FROM events ORDER BY run,
 DROP TABLE events;
 ALTER TABLE ordered_events RENAME TO events;
 CREATE INDEX events_by_blob ON events (blob) WHERE blob IS NOT NULL;
+";
+
+/// Events `first` to `last` of runs that have ended, as lines of JSON, compressed (LZ4, behind the size as 32 bits).
+const V3: &str = "
+CREATE TABLE packed (
+    run INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    lines BLOB NOT NULL,
+    PRIMARY KEY (run, first)
+) STRICT;
 ";
 
 /// Opens the writer's connection and brings the tables up to date.

@@ -55,7 +55,7 @@ thread_local! {
 }
 
 /// The store's own tables.
-const OWN: [&str; 7] = ["runs", "events", "threads", "messages", "key_values", "blobs", "owners"];
+const OWN: [&str; 8] = ["runs", "events", "packed", "threads", "messages", "key_values", "blobs", "owners"];
 
 /// Keeps the store's own tables, and its transactions, to itself. Asked once for each statement, when it is prepared.
 pub(super) fn guard(conn: &Connection) -> rusqlite::Result<()> {

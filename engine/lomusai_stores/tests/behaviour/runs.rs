@@ -1,5 +1,6 @@
 //! Journals, and the lines about runs.
 
+use lomusai_core::storage::Store;
 use lomusai_core::testing::block_on;
 use lomusai_wire::{Parent, RunFilter, RunStatus, codes};
 
@@ -24,6 +25,8 @@ crate::for_each_store![
     a_deleted_run_leaves_nothing_and_its_id_is_free,
     large_events_read_back_as_they_were_written,
     deleting_a_run_keeps_what_others_have,
+    a_compacted_journal_reads_as_before_and_goes_on,
+    a_run_that_has_not_ended_is_not_compacted,
     ids_and_texts_are_any_unicode,
 ];
 
@@ -267,4 +270,60 @@ fn ids_and_texts_are_any_unicode(case: &Case) {
         assert_eq!(block_on(store.keys(id, id)).unwrap(), [id]);
         assert_eq!(block_on(store.claim(&id.into(), id, 0)).unwrap(), 2);
     }
+}
+
+fn a_compacted_journal_reads_as_before_and_goes_on(case: &Case) {
+    let store = &*case.store;
+    let large = "x".repeat(100_000);
+    let texts = ["1", "2\n", &large, "4", "5"];
+    commit(store, of(append("r", 0, &texts[..2])));
+    commit(store, of(append_as(RunStatus::Failed, "r", 2, &texts[2..])));
+    commit(store, of(append("other", 0, &["o"])));
+    let all = block_on(store.events(&"r".into(), 0, usize::MAX)).unwrap();
+    compact(store, u64::MAX);
+    let pages_of_two = |store| {
+        let starts = [0, 2, 4];
+        starts.iter().flat_map(|after| told(store, "r", *after, 2)).collect::<Vec<_>>()
+    };
+    assert_eq!(block_on(store.events(&"r".into(), 0, usize::MAX)).unwrap(), all);
+    assert_eq!(pages_of_two(store), texts);
+    assert_eq!(told(store, "r", 3, 1), ["4"]);
+    assert_eq!(told(store, "r", 5, 9), [""; 0]);
+    assert_eq!(told(store, "r", 0, 0), [""; 0]);
+
+    // Taken up again, and ended again.
+    commit(store, of(append("r", 5, &["6"])));
+    commit(store, of(append_as(RunStatus::Completed, "r", 6, &["7"])));
+    compact(store, u64::MAX);
+    compact(store, u64::MAX);
+    assert_eq!(told(store, "r", 4, 9), ["5", "6", "7"]);
+    refuse(store, codes::SEQUENCE_CONFLICT, of(append("r", 5, &["again"])));
+
+    assert!(block_on(store.delete_run(&"r".into())).unwrap());
+    assert!(block_on(store.events(&"r".into(), 0, 9)).unwrap_err().is(codes::RUN_UNKNOWN));
+    commit(store, of(append("r", 0, &["new"])));
+    assert_eq!(told(store, "r", 0, 9), ["new"]);
+    assert_eq!(told(store, "other", 0, 9), ["o"]);
+}
+
+fn a_run_that_has_not_ended_is_not_compacted(case: &Case) {
+    let store = &*case.store;
+    commit(store, of(append("at work", 0, &["1"])));
+    commit(store, of(append_as(RunStatus::Suspended, "waits", 0, &["1"])));
+    commit(store, of(append_as(RunStatus::Completed, "late", 0, &["1"])));
+    let late = info(store, "late").unwrap().updated_at_ms;
+    assert_eq!(compact(store, late), 0);
+    let _ = compact(store, u64::MAX);
+    commit(store, of(append("at work", 1, &["2"])));
+    assert_eq!(told(store, "at work", 0, 9), ["1", "2"]);
+}
+
+/// All of it, a run at a time. Gives how many journals take less room.
+fn compact(store: &dyn Store, before_ms: u64) -> usize {
+    let (mut runs, mut next) = (0, Some(0));
+    while let Some(from) = next {
+        let done = block_on(store.compact(before_ms, from, 1)).unwrap();
+        (runs, next) = (runs + done.runs, done.next);
+    }
+    runs
 }
