@@ -166,7 +166,7 @@ typedef struct lomusai_engine_options {
   const char *path;
   // Further settings as a JSON object, NUL-terminated; NULL for none: `sync` ("normal", "full"), `busy_ms`, `callbacks_max`,
   // `keep_finished`, `threads`, `reader_events`, `lease_ms`, `recoveries_max`, `close_ms`, `providers`,
-  // `models`, `budgets`, `provider_limits`, `cassette`.
+  // `models`, `budgets`, `provider_limits`, `cassette`, `retention`, `compact_after_ms`.
   const char *config_json;
   // Takes the engine's log; NULL for none. The library itself prints nothing.
   lomusai_log_fn log;

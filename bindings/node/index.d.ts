@@ -734,6 +734,10 @@ export interface EngineOptions {
   providerLimits?: Record<string, { concurrency?: number; callsPerMinute?: number; cacheMs?: number; cacheEntries?: number }>;
   /** Records calls of models and tools, or gives them back. Default: what `LOMUSAI_CASSETTE` says. */
   cassette?: { mode: 'record' | 'replay' | 'auto'; path: string };
+  /** Which runs that have ended are kept; see `prune`. Default: all. */
+  retention?: Retention[];
+  /** How long after its end a run's journal is compressed in the file, when the engine was started; null: never. Default: an hour. */
+  compactAfterMs?: number | null;
   /** Takes the engine's notes. */
   onLog?: (note: { level: LogLevel; target: string; message: string }) => void;
 }
@@ -980,6 +984,11 @@ export declare class Engine implements AsyncDisposable {
    * would go. Default: the rules of the engine's settings. @throws `argument_invalid`: a rule bounds nothing.
    */
   prune(rules?: Retention[], options?: { onlyTell?: boolean }): Promise<string[]>;
+  /**
+   * Compresses the journals of runs that ended so long ago in the store's file, and gives how many. They read as before. Default: as the engine's
+   * `compactAfterMs` says.
+   */
+  compact(options?: { endedMsAgo?: number }): Promise<number>;
 
   /**
    * Puts a schedule into the store, in place of one of the same name. Each of its times begins one run, wherever an engine on the store has been

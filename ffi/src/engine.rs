@@ -39,7 +39,7 @@ pub struct lomusai_engine_options {
     pub path: *const c_char,
     /// Further settings as a JSON object, NUL-terminated; NULL for none: `sync` ("normal", "full"), `busy_ms`, `callbacks_max`,
     /// `keep_finished`, `threads`, `reader_events`, `lease_ms`, `recoveries_max`, `close_ms`, `providers`,
-    /// `models`, `budgets`, `provider_limits`, `cassette`.
+    /// `models`, `budgets`, `provider_limits`, `cassette`, `retention`, `compact_after_ms`.
     pub config_json: *const c_char,
     /// Takes the engine's log; NULL for none. The library itself prints nothing.
     pub log: lomusai_log_fn,

@@ -15,6 +15,7 @@ function wireOptions(options) {
   for (const table of ['budgets', 'provider_limits', 'providers']) {
     if (wire[table]) wire[table] = Object.fromEntries(Object.entries(wire[table]).map(([name, value]) => [name, snake(value)]));
   }
+  if (Array.isArray(wire.retention)) wire.retention = wire.retention.map(snake);
   return wire;
 }
 
@@ -358,6 +359,10 @@ class Engine {
   }
 
   /** Removes runs that have ended and that a rule does not keep, and gives their ids. With `onlyTell`, removes nothing. */
+  compact({ endedMsAgo } = {}) {
+    return this.#ask('compact', { ended_ms_ago: endedMsAgo });
+  }
+
   prune(rules, { onlyTell } = {}) {
     return this.#ask('prune', { rules: Array.isArray(rules) ? rules.map(snake) : rules, only_tell: onlyTell });
   }

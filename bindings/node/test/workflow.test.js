@@ -3,6 +3,7 @@
 
 const assert = require('node:assert/strict');
 const fs = require('node:fs');
+const os = require('node:os');
 const path_ = require('node:path');
 const { test } = require('node:test');
 const { z } = require('zod');
@@ -305,6 +306,21 @@ on('runs that ended are let go', async (engine) => {
   assert.deepEqual(await engine.prune([{ agent: 'ends', keepRuns: 0 }]), ['a']);
   assert.deepEqual(await engine.runs(), []);
   await assert.rejects(engine.prune([{ agent: 'ends' }]), coded(InvalidError, 'argument_invalid'));
+});
+
+test('journals of runs that ended are compacted', async () => {
+  const folder = fs.mkdtempSync(path_.join(os.tmpdir(), 'lomusai-'));
+  const file = path_.join(folder, 'runs.db');
+  const engine = new Engine({ path: file, retention: [{ agent: 'ends', keepRuns: 1 }], compactAfterMs: null });
+  const flow = workflow('ends', { engine }).map('x');
+  for (const runId of ['a', 'b']) await flow.run(null, { runId });
+  const digest = await engine.digest('b');
+  assert.deepEqual(await engine.prune(), ['a']);
+  assert.deepEqual([await engine.compact(), await engine.compact({ endedMsAgo: 0 }), await engine.compact({ endedMsAgo: 0 })], [0, 1, 0]);
+  assert.equal(await engine.digest('b'), digest);
+  await engine.close();
+  fs.rmSync(folder, { recursive: true });
+  assert.throws(() => new Engine({ retention: [{ agent: 'ends' }] }), coded(InvalidError, 'argument_invalid'));
 });
 
 on('a schedule begins runs', async (engine) => {

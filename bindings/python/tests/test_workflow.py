@@ -21,6 +21,7 @@ from lomusai import (
     HostError,
     InvalidError,
     NotFoundError,
+    Retention,
     ScriptedModel,
     Step,
     StepContext,
@@ -478,6 +479,22 @@ async def test_runs_that_ended_are_let_go(engine: Engine) -> None:
     with pytest.raises(InvalidError) as boundless:
         engine.prune([{"agent": "ends"}])
     assert boundless.value.code == "argument_invalid"
+
+
+async def test_journals_of_runs_that_ended_are_compacted(tmp_path: Path) -> None:
+    rules: list[Retention] = [{"agent": "ends", "keep_runs": 1}]
+    with Engine(tmp_path / "runs.db", retention=rules, compact_after_ms=False) as engine:
+        flow = workflow("ends", engine=engine).map("x")
+        for run_id in ("a", "b"):
+            flow.run(run_id=run_id)
+        digest = engine.digest("b")
+        assert engine.prune() == ["a"]
+        assert (engine.compact(), engine.compact(0), await engine.acompact(0)) == (0, 1, 0)
+        assert engine.digest("b") == digest == engine.digest_of(engine.export("b"))
+    with Engine(tmp_path / "runs.db", compact_after_ms=0) as engine:
+        assert engine.digest("b") == digest
+    with pytest.raises(InvalidError, match="keep_ms"):
+        Engine(retention=[{"agent": "ends"}])
 
 
 async def test_a_schedule_begins_runs(engine: Engine) -> None:

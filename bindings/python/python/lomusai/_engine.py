@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from . import _lomusai as native
 from ._call import function_handler, is_async
-from ._history import HistoryOperations
+from ._history import HistoryOperations, Retention
 from ._models import Provider
 from ._run import Observer, Parse, Result, Stream, _approve, _decline, _resume, _tool_result
 from ._schedules import ScheduleOperations
@@ -59,6 +59,9 @@ class Engine(HistoryOperations, ScheduleOperations):
         provider_limits: most calls by provider: `{"openai": {"concurrency": …, "calls_per_minute": …}}`.
         cassette: records calls of models and tools, or gives them back: `{"mode": "record" | "replay" | "auto",
             "path": …}`. Default: what `LOMUSAI_CASSETTE` and `LOMUSAI_CASSETTE_PATH` say.
+        retention: which runs that have ended are kept; see `prune`. Default: all.
+        compact_after_ms: how long after its end a run's journal is compressed in the file, when the engine was started;
+            `False`: never. Default: an hour.
 
     Raises:
         StorageError: the file is locked, read-only, newer or damaged.
@@ -82,6 +85,8 @@ class Engine(HistoryOperations, ScheduleOperations):
         budgets: Mapping[str, Mapping[str, int]] | None = None,
         provider_limits: Mapping[str, Mapping[str, int]] | None = None,
         cassette: Mapping[str, Any] | None = None,
+        retention: Iterable[Retention] | None = None,
+        compact_after_ms: int | Literal[False] | None = None,
     ) -> None:
         from . import _loop
 
@@ -101,9 +106,14 @@ class Engine(HistoryOperations, ScheduleOperations):
             "budgets": budgets,
             "provider_limits": provider_limits,
             "cassette": None if cassette is None else {**cassette, "path": os.fspath(cassette["path"])},
+            "retention": None if retention is None else list(retention),
+            "compact_after_ms": compact_after_ms,
         }
         _loop.own_bridge()
-        self._native = native.Engine({key: value for key, value in options.items() if value is not None})
+        options = {key: value for key, value in options.items() if value is not None}
+        if compact_after_ms is False:
+            options["compact_after_ms"] = None
+        self._native = native.Engine(options)
         self._native.log_to_loop()
         self._closing = False
         self._lock = threading.RLock()

@@ -292,6 +292,15 @@ class HistoryOperations(Operations):
         """As `prune`, for asyncio."""
         return cast("list[str]", await self._acall("prune", _prune(rules, only_tell)))
 
+    def compact(self, ended_ms_ago: int | None = None) -> int:
+        """Compresses the journals of runs that ended so long ago in the store's file, and gives how many. They read as
+        before. Default: as the engine's `compact_after_ms` says."""
+        return cast(int, self._call("compact", _set(ended_ms_ago=ended_ms_ago)))
+
+    async def acompact(self, ended_ms_ago: int | None = None) -> int:
+        """As `compact`, for asyncio."""
+        return cast(int, await self._acall("compact", _set(ended_ms_ago=ended_ms_ago)))
+
 
 def _fork(
     run_id: str,
