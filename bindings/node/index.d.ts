@@ -844,6 +844,29 @@ export interface Migration {
 }
 
 /** A rule about runs that have ended: which it is about, and how long or how many of them are kept. One of the two is needed. */
+/** Which runs are meant: those for which all of this holds. */
+export interface RunFilter {
+  status?: RunStatus | RunStatus[];
+  kind?: 'agent' | 'workflow';
+  /** The agent's or workflow's name. */
+  agent?: string;
+  thread?: string;
+  /** Children of this run. */
+  parent?: string;
+  /** Only runs that no other run started. */
+  top?: boolean;
+  /** With all of this in their metadata. */
+  metadata?: Record<string, unknown>;
+  /** Started at this time or later, in milliseconds since 1970. */
+  createdFromMs?: number;
+  /** Started before this time. */
+  createdUntilMs?: number;
+  /** That recorded nothing at this time or later. */
+  quietSinceMs?: number;
+  limit?: number;
+  offset?: number;
+}
+
 export interface Retention {
   status?: RunStatus[];
   kind?: SpecKind;
@@ -920,9 +943,8 @@ export declare class Engine implements AsyncDisposable {
   launch(request: StartRequest | WorkflowRequest): Promise<string>;
   /** Goes on with runs that another process left. Register everything first. */
   start(): Promise<StartReport>;
-  runs(filter?: {
-    status?: RunStatus | RunStatus[]; agent?: string; thread?: string; parent?: string; limit?: number; offset?: number;
-  }): Promise<RunInfo[]>;
+  /** Lines about runs for which all of the filter holds, newest first, at most `limit` (default 100). */
+  runs(filter?: RunFilter): Promise<RunInfo[]>;
   runInfo(runId: string): Promise<RunInfo>;
   /** Runs that wait for a command. */
   pending(): Promise<RunInfo[]>;

@@ -221,9 +221,9 @@ class Engine {
     return this.#ask('start');
   }
 
-  /** Runs, newest first; `{ status, agent, thread, parent, limit, offset }` narrows. */
+  /** Runs, newest first; a filter narrows. */
   runs(filter = {}) {
-    return this.#ask('runs', { ...filter, status: typeof filter.status === 'string' ? [filter.status] : filter.status });
+    return this.#ask('runs', { ...snake(filter), status: typeof filter.status === 'string' ? [filter.status] : filter.status });
   }
 
   /** The line about a run. */

@@ -314,6 +314,9 @@ test('journals of runs that ended are compacted', async () => {
   const engine = new Engine({ path: file, retention: [{ agent: 'ends', keepRuns: 1 }], compactAfterMs: null });
   const flow = workflow('ends', { engine }).map('x');
   for (const runId of ['a', 'b']) await flow.run(null, { runId });
+  const found = await engine.runs({ kind: 'workflow', top: true, createdFromMs: 1 });
+  assert.deepEqual(found.map((run) => run.run_id), ['b', 'a']);
+  assert.deepEqual(await engine.runs({ metadata: { of: 'none' }, status: 'completed' }), []);
   const digest = await engine.digest('b');
   assert.deepEqual(await engine.prune(), ['a']);
   assert.deepEqual([await engine.compact(), await engine.compact({ endedMsAgo: 0 }), await engine.compact({ endedMsAgo: 0 })], [0, 1, 0]);

@@ -487,6 +487,8 @@ async def test_journals_of_runs_that_ended_are_compacted(tmp_path: Path) -> None
         flow = workflow("ends", engine=engine).map("x")
         for run_id in ("a", "b"):
             flow.run(run_id=run_id)
+        assert [run["run_id"] for run in engine.runs(kind="workflow", top=True, created_from_ms=1)] == ["b", "a"]
+        assert engine.runs(kind="agent") == [] == engine.runs(metadata={"of": "none"}, status=["completed"])
         digest = engine.digest("b")
         assert engine.prune() == ["a"]
         assert (engine.compact(), engine.compact(0), await engine.acompact(0)) == (0, 1, 0)

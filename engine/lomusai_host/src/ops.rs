@@ -139,12 +139,27 @@ struct TwoRuns {
     right: RunId,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct Picture {
-    #[serde(default)]
     format: PictureFormat,
-    #[serde(flatten)]
-    of: PictureOf,
+    workflow: Option<String>,
+    run_id: Option<RunId>,
+    spec: Option<Box<WorkflowSpec>>,
+}
+
+impl Picture {
+    fn of(self) -> Result<PictureOf> {
+        match (self.workflow, self.run_id, self.spec) {
+            (Some(name), None, None) => Ok(PictureOf::Workflow(name)),
+            (None, Some(run_id), None) => Ok(PictureOf::RunId(run_id)),
+            (None, None, Some(spec)) => Ok(PictureOf::Spec(spec)),
+            _ => Err(Error::new(
+                codes::ARGUMENT_INVALID,
+                "a picture is of one thing: say `workflow`, `run_id` or `spec`, and only one of them",
+            )),
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -240,8 +255,9 @@ pub(crate) async fn perform(engine: &Engine, name: &str, params: &str) -> Result
             write(&engine.difference(&left, &right).await?)
         }
         "picture" => {
-            let Picture { format, of } = read(&what, params)?;
-            write(&engine.picture(&of, format).await?)
+            let picture: Picture = read(&what, params)?;
+            let format = picture.format;
+            write(&engine.picture(&picture.of()?, format).await?)
         }
         "register_migration" => {
             engine.register_migration(read(&what, params)?)?;

@@ -54,8 +54,7 @@ pub struct EngineBuilder {
 }
 
 /// What to draw.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq)]
 pub enum PictureOf {
     /// The registered workflow of this name.
     Workflow(String),

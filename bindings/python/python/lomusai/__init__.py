@@ -16,7 +16,7 @@ from . import _edition as _edition
 from ._agent import Agent, Input
 from ._call import CallContext, StepContext, ToolContext
 from ._engine import Engine, default_engine
-from ._history import Difference, Fit, Retention
+from ._history import Difference, Fit, Retention, RunFilter
 from ._lomusai import __version__
 from ._models import Chunk, Compatible, LlmProvider, ModelOf, ModelRequest, Provider, ScriptedModel
 from ._run import Observer, Result, Stream, TextStream
@@ -72,6 +72,7 @@ __all__ = [
     "RateLimitedError",
     "Result",
     "Retention",
+    "RunFilter",
     "ScheduleState",
     "ScriptedModel",
     "Step",

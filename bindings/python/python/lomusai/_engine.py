@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from . import _lomusai as native
 from ._call import function_handler, is_async
-from ._history import HistoryOperations, Retention
+from ._history import HistoryOperations, Retention, RunFilter
 from ._models import Provider
 from ._run import Observer, Parse, Result, Stream, _approve, _decline, _resume, _tool_result
 from ._schedules import ScheduleOperations
 from ._tool import ClientTool, Tool
 from .errors import InvalidError, LomusaiError
-from .events import DurableEvent, Message, RunInfo, RunStatus
+from .events import DurableEvent, Message, RunInfo
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from ._agent import Agent
     from ._workflow import Step, Workflow
 
@@ -400,31 +402,13 @@ class Engine(HistoryOperations, ScheduleOperations):
         """As `start`, for asyncio."""
         return cast("dict[str, Any]", await self._acall("start"))
 
-    def runs(
-        self,
-        *,
-        status: RunStatus | Iterable[RunStatus] | None = None,
-        agent: str | None = None,
-        thread: str | None = None,
-        parent: str | None = None,
-        limit: int | None = None,
-        offset: int | None = None,
-    ) -> list[RunInfo]:
-        """Lines about runs for which all of this holds, newest first, at most `limit` (default 100)."""
-        return cast("list[RunInfo]", self._call("runs", _filter(status, agent, thread, parent, limit, offset)))
+    def runs(self, **filter: Unpack[RunFilter]) -> list[RunInfo]:
+        """Lines about runs for which all of a `RunFilter` holds, newest first, at most `limit` (default 100)."""
+        return cast("list[RunInfo]", self._call("runs", _filter(filter)))
 
-    async def aruns(
-        self,
-        *,
-        status: RunStatus | Iterable[RunStatus] | None = None,
-        agent: str | None = None,
-        thread: str | None = None,
-        parent: str | None = None,
-        limit: int | None = None,
-        offset: int | None = None,
-    ) -> list[RunInfo]:
+    async def aruns(self, **filter: Unpack[RunFilter]) -> list[RunInfo]:
         """As `runs`, for asyncio."""
-        return cast("list[RunInfo]", await self._acall("runs", _filter(status, agent, thread, parent, limit, offset)))
+        return cast("list[RunInfo]", await self._acall("runs", _filter(filter)))
 
     def run_info(self, run_id: str) -> RunInfo:
         """The line about a run."""
@@ -634,17 +618,12 @@ def _cancel(grace: float, reason: str | None) -> dict[str, Any]:
     return command
 
 
-def _filter(
-    status: RunStatus | Iterable[RunStatus] | None,
-    agent: str | None,
-    thread: str | None,
-    parent: str | None,
-    limit: int | None,
-    offset: int | None,
-) -> dict[str, Any]:
-    statuses = None if status is None else [status] if isinstance(status, str) else list(status)
-    wanted = {"status": statuses, "agent": agent, "thread": thread, "parent": parent, "limit": limit, "offset": offset}
-    return {key: value for key, value in wanted.items() if value is not None}
+def _filter(filter: RunFilter) -> dict[str, Any]:
+    wanted: dict[str, Any] = {key: value for key, value in filter.items() if value is not None}
+    if "status" in wanted:
+        status = wanted["status"]
+        wanted["status"] = [status] if isinstance(status, str) else list(status)
+    return wanted
 
 
 _default: Engine | None = None

@@ -73,6 +73,34 @@ class Fit(_Fit, total=False):
     misfit: Misfit
 
 
+class RunFilter(TypedDict, total=False):
+    """Which runs are meant: those for which all of this holds."""
+
+    status: RunStatus | Iterable[RunStatus] | None
+    """One status, or any of several."""
+    kind: SpecKind | None
+    """Runs of agents, or of workflows."""
+    agent: str | None
+    """The agent's or workflow's name."""
+    thread: str | None
+    parent: str | None
+    """Children of this run."""
+    top: bool
+    """Only runs that no other run started."""
+    metadata: Mapping[str, Any] | None
+    """With all of this in their metadata."""
+    created_from_ms: int | None
+    """Started at this time or later, in milliseconds since 1970."""
+    created_until_ms: int | None
+    """Started before this time."""
+    quiet_since_ms: int | None
+    """That recorded nothing at this time or later."""
+    limit: int | None
+    """At most so many. Default 100."""
+    offset: int | None
+    """Skip so many."""
+
+
 class Retention(TypedDict, total=False):
     """A rule about runs that have ended: they go `keep_ms` after their end, or when they are not among the newest
     `keep_runs`. `status`, `kind` and `agent` (an agent's or workflow's name) say which runs it is about."""
