@@ -2,6 +2,7 @@
 
 mod compiler;
 mod nulls;
+mod plain;
 pub mod subset;
 mod tree;
 
@@ -32,6 +33,9 @@ impl Schema {
                 codes::SCHEMA_INVALID,
                 format!("{what} must be a JSON object, was `{}`", shortened(&value)),
             ));
+        }
+        if let Some(validator) = plain::compiled(&value) {
+            return Ok(Self(Arc::new(validator)));
         }
         match jsonschema::validator_for(&value) {
             Ok(validator) => Ok(Self(Arc::new(validator))),
