@@ -705,7 +705,7 @@ fn compacted_runs_read_fork_and_are_retried_as_before() {
         assert_eq!(engine.digest(&"r".into()).await.unwrap(), digest);
 
         let fork = ForkRequest::new("r").with_output("b", json!("other"));
-        assert_eq!(object(&*forked(&engine, fork, "f").await.unwrap())["of"], "other");
+        assert_eq!(object(&forked(&engine, fork, "f").await.unwrap())["of"], "other");
         assert!(!engine.difference(&"r".into(), &"f".into()).await.unwrap().effects.is_empty());
 
         engine.command(&"failed".into(), Command::Retry).await.unwrap();
