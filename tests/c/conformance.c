@@ -442,7 +442,7 @@ static void compare_run(lomusai_engine *engine, json_t *expect, const char *id, 
 }
 
 /* Plays a turn of an "agent" or a "workflow" of this name; `*messages` is the conversation before it and after it. */
-static void play_turn(lomusai_engine *engine, json_t *turn, const char *kind, const char *name, json_t **messages) {
+static void play_turn(lomusai_engine *engine, json_t *turn, const char *kind, const char *name, json_t **messages, json_t *bound) {
   json_t *request = json_deep_copy(json_object_get(turn, "request"));
   json_t *expect = json_object_get(turn, "expect");
   if (!json_object_get(request, kind)) json_object_set_new(request, kind, json_string(name));
@@ -469,6 +469,7 @@ static void play_turn(lomusai_engine *engine, json_t *turn, const char *kind, co
     return;
   }
   char *id = strdup(lomusai_run_id(run));
+  json_object_set_new(bound, "run", json_string(id));
   json_t *pending = json_array();
   json_t *result = read_run(run, &seen, cancel_at);
   json_t *lists = json_object_get(turn, "commands");
@@ -511,6 +512,77 @@ static void play_turn(lomusai_engine *engine, json_t *turn, const char *kind, co
   json_decref(result);
   json_decref(pending);
   free(id);
+}
+
+/* --- Operations ---------------------------------------------------------------------------------------------------- */
+
+/* With what was bound in the place of its name. */
+static json_t *with(json_t *value, json_t *bound) {
+  const char *key;
+  json_t *item, *made;
+  size_t i;
+  if (json_is_string(value) && json_string_value(value)[0] == '$') {
+    json_t *found = json_object_get(bound, json_string_value(value) + 1);
+    return json_incref(found ? found : value);
+  }
+  if (json_is_object(value)) {
+    made = json_object();
+    json_object_foreach(value, key, item) json_object_set_new(made, key, with(item, bound));
+    return made;
+  }
+  if (json_is_array(value)) {
+    made = json_array();
+    json_array_foreach(value, i, item) json_array_append_new(made, with(item, bound));
+    return made;
+  }
+  return json_incref(value);
+}
+
+static void replace_workflow(lomusai_engine *engine, json_t *spec) {
+  lomusai_error *error = NULL;
+  char *text = dump(spec);
+  if (lomusai_unregister(engine, "workflow", json_string_value(json_object_get(spec, "name")), NULL, &error) != LOMUSAI_OK ||
+      lomusai_register_workflow(engine, text, strlen(text), &error) != LOMUSAI_OK)
+    fault("replace_workflow: %s", lomusai_error_message(error));
+  lomusai_error_free(error);
+  free(text);
+}
+
+/* Asks the engine something by name; gives names to parts of the answer. */
+static void ask(lomusai_engine *engine, json_t *item, json_t *bound) {
+  lomusai_error *error = NULL;
+  const char *operation = json_string_value(json_object_get(item, "call")), *name;
+  const char *wanted = json_string_value(json_object_get(item, "error")), *begins = json_string_value(json_object_get(item, "begins"));
+  json_t *params = json_object_get(item, "params"), *pointer;
+  if (operation == NULL) {
+    replace_workflow(engine, json_object_get(item, "replace_workflow"));
+    return;
+  }
+  params = params ? with(params, bound) : json_object();
+  char *text = dump(params), *answered = NULL;
+  json_decref(params);
+  lomusai_status status = lomusai_engine_call(engine, operation, text, strlen(text), &answered, &error);
+  free(text);
+  if (status != LOMUSAI_OK || wanted) {
+    if (!wanted || strcmp(lomusai_error_code(error), wanted) != 0)
+      fault("%s: expected error `%s`, was `%s` %s", operation, wanted ? wanted : "", lomusai_error_code(error), lomusai_error_message(error));
+    lomusai_error_free(error);
+    lomusai_string_free(answered);
+    return;
+  }
+  json_t *answer = parse(answered, strlen(answered));
+  lomusai_string_free(answered);
+  json_object_foreach(json_object_get(item, "bind"), name, pointer) {
+    json_object_set(bound, name, at(answer, json_string_value(pointer)));
+  }
+  if (json_object_get(item, "expect")) {
+    json_t *expected = with(json_object_get(item, "expect"), bound);
+    compare(expected, answer, operation);
+    json_decref(expected);
+  }
+  if (begins && (!json_is_string(answer) || strncmp(json_string_value(answer), begins, strlen(begins)) != 0))
+    fault("%s: the answer does not begin with %s", operation, begins);
+  json_decref(answer);
 }
 
 /* --- A vector ------------------------------------------------------------------------------------------------------ */
@@ -565,11 +637,11 @@ static void behave(lomusai_engine *engine, int of, const char *name, json_t *spe
 
 static void play(json_t *vector) {
   static const char *const known[] = {"name", "why", "agent", "agents", "models", "tools", "functions",
-                                      "request", "commands", "cancel_at", "expect", "turns", "workflow", "workflows", "steps", "refused_spec"};
+                                      "request", "commands", "cancel_at", "expect", "turns", "workflow", "workflows", "steps", "refused_spec", "calls"};
   lomusai_engine *engine = NULL;
   lomusai_error *error = NULL;
   const char *key;
-  json_t *value, *messages = NULL;
+  json_t *value, *messages = NULL, *bound = json_object();
   size_t i;
   json_object_foreach(vector, key, value) {
     bool found = false;
@@ -603,10 +675,14 @@ static void play(json_t *vector) {
   } else {
     register_agent(engine, json_object_get(vector, "agent"));
   }
-  if (faults[0] == 0 && !refused) play_turn(engine, vector, kind, name ? name : kind, &messages);
+  if (faults[0] == 0 && !refused) play_turn(engine, vector, kind, name ? name : kind, &messages, bound);
   json_array_foreach(json_object_get(vector, "turns"), i, value) {
-    if (faults[0] == 0) play_turn(engine, value, kind, name ? name : kind, &messages);
+    if (faults[0] == 0) play_turn(engine, value, kind, name ? name : kind, &messages, bound);
   }
+  json_array_foreach(json_object_get(vector, "calls"), i, value) {
+    if (faults[0] == 0) ask(engine, value, bound);
+  }
+  json_decref(bound);
   json_decref(messages);
   must(lomusai_engine_close(engine, 10000, &error), &error, "close");
   lomusai_engine_free(engine);
@@ -657,7 +733,8 @@ int main(int argc, char **argv) {
   int passed = 0, failed = 0;
   bool read = folder != NULL ? play_folder(folder, wanted, &passed, &failed)
                              : play_folder("tests/conformance/agent", wanted, &passed, &failed) &&
-                                   play_folder("tests/conformance/workflow", wanted, &passed, &failed);
+                                   play_folder("tests/conformance/workflow", wanted, &passed, &failed) &&
+                                   play_folder("tests/conformance/operations", wanted, &passed, &failed);
   printf("%d passed, %d failed\n", passed, failed);
   return read && failed == 0 && passed > 0 ? 0 : 1;
 }

@@ -37,6 +37,8 @@ pub struct Vector {
     pub refused_spec: Option<String>,
     /// At least one.
     pub turns: Vec<Turn>,
+    /// What the engine is asked by name after the last turn.
+    pub calls: Vec<Ask>,
     /// The file's JSON.
     pub source: Value,
 }
@@ -104,6 +106,26 @@ impl From<WireSent> for Sent {
     }
 }
 
+/// Something that the engine is asked by name, or that changes what is registered.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ask {
+    /// The operation.
+    pub call: Option<String>,
+    /// Its parameters. A text `$name` stands for what was bound.
+    pub params: Value,
+    /// The answer, in part.
+    pub expect: Option<Value>,
+    /// What an answer that is a text begins with.
+    pub begins: Option<String>,
+    /// Code of the error that comes in place of an answer.
+    pub error: Option<String>,
+    /// What of the answer has a name from here on, by its JSON pointer.
+    pub bind: BTreeMap<String, String>,
+    /// In place of an operation: a workflow that is registered in place of the one of its name.
+    pub replace_workflow: Option<Value>,
+}
+
 /// What must come of a run. What is absent is not looked at.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -162,6 +184,8 @@ struct File {
     expect: Expect,
     #[serde(default)]
     turns: Vec<Turn>,
+    #[serde(default)]
+    calls: Vec<Ask>,
 }
 
 impl Vector {
@@ -191,6 +215,7 @@ impl Vector {
             steps: file.steps,
             refused_spec: file.refused_spec,
             turns: std::iter::once(first).chain(file.turns).collect(),
+            calls: file.calls,
             source: serde_json::from_str(text).map_err(|e| e.to_string())?,
         })
     }
@@ -212,7 +237,11 @@ impl Vector {
         Ok(vectors)
     }
 
-    fn read_folder(folder: &Path) -> Result<Vec<Self>, String> {
+    /// All vectors of a folder, by file name.
+    ///
+    /// # Errors
+    /// What the folder or a file has wrong.
+    pub fn read_folder(folder: &Path) -> Result<Vec<Self>, String> {
         let entries = std::fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         let mut paths: Vec<PathBuf> = entries
             .filter_map(|entry| Some(entry.ok()?.path()))

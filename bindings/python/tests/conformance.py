@@ -21,6 +21,7 @@ from lomusai import (
     Engine,
     FatalError,
     LomusaiError,
+    Result,
     ScriptedModel,
     Step,
     StepContext,
@@ -35,9 +36,9 @@ CONFORMANCE = Path(__file__).parents[3] / "tests/conformance"
 
 
 def read_paths() -> list[Path]:
-    """The vectors of the folder that `LOMUSAI_VECTORS` names, which may be of either kind; else all of ours."""
+    """The vectors of the folder that `LOMUSAI_VECTORS` names, which may be of any kind; else all of ours."""
     given = os.environ.get("LOMUSAI_VECTORS")
-    folders = [Path(given)] if given else [CONFORMANCE / "agent", CONFORMANCE / "workflow"]
+    folders = [Path(given)] if given else [CONFORMANCE / kind for kind in ("agent", "workflow", "operations")]
     return [path for folder in folders for path in sorted(folder.glob("*.json"))]
 
 
@@ -346,7 +347,7 @@ def make_step(name: str, does: dict[str, Any], asynchronous: bool) -> Step[Any, 
 
 _FIELDS = {
     "name", "why", "agent", "agents", "models", "tools", "functions", "request", "commands", "cancel_at",
-    "expect", "turns", "workflow", "workflows", "steps", "refused_spec",
+    "expect", "turns", "workflow", "workflows", "steps", "refused_spec", "calls",
 }  # fmt: skip
 
 
@@ -386,21 +387,60 @@ def run_vector(vector: dict[str, Any], asynchronous: bool = False) -> None:
         else:
             runs = {"agent": agents[-1]["name"]}
         history: list[Any] | None = None
+        bound: dict[str, Any] = {}
         for place, turn in enumerate([vector, *vector.get("turns", [])]):
             request = {**runs, **turn["request"]}
             if place and "thread" not in request and "history" not in request and history is not None:
                 request["history"] = history
-            history = run_turn(engine, turn, request)
+            result = run_turn(engine, turn, request)
+            history = [] if result is None else result.messages
+            if result is not None:
+                bound["run"] = result.run_id
+        for item in vector.get("calls", []):
+            ask(engine, item, bound)
 
 
-def run_turn(engine: Engine, turn: dict[str, Any], request: dict[str, Any]) -> list[Any]:
+def ask(engine: Engine, item: dict[str, Any], bound: dict[str, Any]) -> None:
+    """Asks the engine something by name, and gives names to parts of the answer."""
+    if "replace_workflow" in item:
+        engine.unregister("workflow", item["replace_workflow"]["name"])
+        engine.register_workflow(item["replace_workflow"])
+        return
+    what = item["call"]
+    try:
+        answer = engine.call(what, with_bound(item.get("params", {}), bound))
+    except LomusaiError as error:
+        if error.code != item.get("error"):
+            raise Failed(f"{what}: expected {item.get('error', 'an answer')}, was {error.code}: {error}") from error
+        return
+    if "error" in item:
+        raise Failed(f"{what}: expected {item['error']}, was answered with {answer}")
+    bound.update({name: pointer(answer, path) for name, path in item.get("bind", {}).items()})
+    if "expect" in item and (wrong := mismatch(with_bound(item["expect"], bound), answer)):
+        raise Failed(f"{what}: {wrong}")
+    if not str(answer).startswith(item.get("begins", "")):
+        raise Failed(f"{what}: does not begin with {item['begins']}: {answer}")
+
+
+def with_bound(value: Any, bound: dict[str, Any]) -> Any:
+    """With what was bound in the place of its name."""
+    if isinstance(value, str) and value.startswith("$"):
+        return bound.get(value[1:], value)
+    if isinstance(value, list):
+        return [with_bound(item, bound) for item in value]
+    if isinstance(value, dict):
+        return {key: with_bound(item, bound) for key, item in value.items()}
+    return value
+
+
+def run_turn(engine: Engine, turn: dict[str, Any], request: dict[str, Any]) -> Result[Any] | None:
     expect = turn.get("expect", {})
     if "refused" in expect:
         try:
             engine.run(request, check=False)
         except LomusaiError as error:
             check("refused", expect["refused"], error.code)
-            return []
+            return None
         raise Failed(f"the run was to be refused with {expect['refused']}")
     durable = 0
     cancel_at = turn.get("cancel_at")
@@ -459,7 +499,7 @@ def run_turn(engine: Engine, turn: dict[str, Any], request: dict[str, Any]) -> l
         if "error" in child:
             check(f"child {to}: error", child["error"], error_body(stored.error))
         check_journal(engine, run_id, child)
-    return result.messages
+    return result
 
 
 class Settled:

@@ -9,13 +9,14 @@ const canonical = require('./canonical.js');
 
 const FIELDS = new Set([
   'name', 'why', 'agent', 'agents', 'models', 'tools', 'functions', 'request', 'commands', 'cancel_at', 'expect', 'turns',
-  'workflow', 'workflows', 'steps', 'refused_spec',
+  'workflow', 'workflows', 'steps', 'refused_spec', 'calls',
 ]);
 
-/** The folder that `LOMUSAI_VECTORS` names, whose vectors may be of either kind; else both of ours. */
+/** The folder that `LOMUSAI_VECTORS` names, whose vectors may be of any kind; else all of ours. */
 function folders() {
   const ours = path.join(__dirname, '../../../../tests/conformance');
-  return process.env.LOMUSAI_VECTORS ? [process.env.LOMUSAI_VECTORS] : [path.join(ours, 'agent'), path.join(ours, 'workflow')];
+  const kinds = ['agent', 'workflow', 'operations'];
+  return process.env.LOMUSAI_VECTORS ? [process.env.LOMUSAI_VECTORS] : kinds.map((kind) => path.join(ours, kind));
 }
 
 function readAll() {
@@ -158,17 +159,50 @@ async function play(vector) {
     if (vector.refused_spec) return [`expected the spec to be refused with ${vector.refused_spec}`];
     const runs = vector.workflow ? { workflow: flow(vector.workflow).name } : { agent: named(vector.agent).name };
     let history;
+    const bound = {};
     for (const [number, turn] of turns.entries()) {
       const request = { ...runs, ...turn.request };
       if (number > 0 && request.thread === undefined && request.history === undefined) request.history = history;
       const { found, result } = await playTurn(engine, request, turn);
       history = result?.messages ?? history;
+      bound.run = result?.runId;
       problems.push(...found.map((text) => `turn ${number}: ${text}`));
+    }
+    for (const [number, item] of (vector.calls ?? []).entries()) {
+      const found = await ask(engine, item, bound);
+      if (found) problems.push(`call ${number}, ${item.call}: ${found}`);
     }
   } finally {
     await engine.close();
   }
   return problems;
+}
+
+/** With what was bound in the place of its name. */
+function withBound(value, bound) {
+  if (typeof value === 'string' && value.startsWith('$')) return bound[value.slice(1)] ?? value;
+  if (Array.isArray(value)) return value.map((item) => withBound(item, bound));
+  if (value === null || typeof value !== 'object') return value;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, withBound(item, bound)]));
+}
+
+/** Asks the engine something by name, and gives names to parts of the answer. */
+async function ask(engine, item, bound) {
+  if (item.replace_workflow) {
+    engine.unregister('workflow', item.replace_workflow.name);
+    engine.registerWorkflow(item.replace_workflow);
+    return undefined;
+  }
+  let answer;
+  try {
+    answer = await engine.call(item.call, withBound(item.params ?? {}, bound));
+  } catch (error) {
+    return error.code === item.error ? undefined : `expected ${item.error ?? 'an answer'}, got ${error.code}: ${error.message}`;
+  }
+  if (item.error) return `expected ${item.error}, was answered`;
+  for (const [name, pointer] of Object.entries(item.bind ?? {})) bound[name] = pointed(answer, pointer);
+  if (item.begins && !String(answer).startsWith(item.begins)) return `does not begin with ${item.begins}: ${answer}`;
+  return 'expect' in item ? difference(withBound(item.expect, bound), answer, 'answer') : undefined;
 }
 
 async function playTurn(engine, request, turn) {
