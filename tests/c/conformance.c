@@ -554,6 +554,12 @@ static void ask(lomusai_engine *engine, json_t *item, json_t *bound) {
   const char *operation = json_string_value(json_object_get(item, "call")), *name;
   const char *wanted = json_string_value(json_object_get(item, "error")), *begins = json_string_value(json_object_get(item, "begins"));
   json_t *params = json_object_get(item, "params"), *pointer;
+  static const char *const known[] = {"call", "params", "expect", "begins", "error", "bind", "replace_workflow"};
+  json_object_foreach(item, name, pointer) {
+    bool found = false;
+    for (size_t k = 0; k < sizeof known / sizeof *known; k++) found |= strcmp(name, known[k]) == 0;
+    if (!found) fault("a call has an unknown field `%s`", name);
+  }
   if (operation == NULL) {
     replace_workflow(engine, json_object_get(item, "replace_workflow"));
     return;
@@ -699,6 +705,11 @@ static bool play_folder(const char *folder, const char *wanted, int *passed, int
   int count = scandir(folder, &entries, is_vector, alphasort);
   if (count < 0) {
     printf("%s cannot be read\n", folder);
+    return false;
+  }
+  if (count == 0) {
+    printf("%s has no vectors\n", folder);
+    free(entries);
     return false;
   }
   for (int i = 0; i < count; i++) {

@@ -114,7 +114,8 @@ pub struct Ask {
     pub call: Option<String>,
     /// Its parameters. A text `$name` stands for what was bound.
     pub params: Value,
-    /// The answer, in part.
+    /// The answer, in part; null where there is none.
+    #[serde(deserialize_with = "said")]
     pub expect: Option<Value>,
     /// What an answer that is a text begins with.
     pub begins: Option<String>,
@@ -312,6 +313,11 @@ impl Vector {
         }
         Ok(())
     }
+}
+
+/// A null that is said is something else than nothing that is said.
+fn said<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(value).map(Some)
 }
 
 fn agent(spec: Value) -> Result<AgentSpec, String> {

@@ -39,7 +39,11 @@ def read_paths() -> list[Path]:
     """The vectors of the folder that `LOMUSAI_VECTORS` names, which may be of any kind; else all of ours."""
     given = os.environ.get("LOMUSAI_VECTORS")
     folders = [Path(given)] if given else [CONFORMANCE / kind for kind in ("agent", "workflow", "operations")]
-    return [path for folder in folders for path in sorted(folder.glob("*.json"))]
+    paths = [sorted(folder.glob("*.json")) for folder in folders]
+    empty = [folder for folder, found in zip(folders, paths, strict=True) if not found]
+    if empty:
+        raise AssertionError(f"no vectors in {empty}")
+    return [path for found in paths for path in found]
 
 
 # --- Canonical form ---------------------------------------------------------------------------------------------------
@@ -350,6 +354,8 @@ _FIELDS = {
     "expect", "turns", "workflow", "workflows", "steps", "refused_spec", "calls",
 }  # fmt: skip
 
+_CALL = {"call", "params", "expect", "begins", "error", "bind", "replace_workflow"}
+
 
 class Failed(AssertionError):
     pass
@@ -402,6 +408,8 @@ def run_vector(vector: dict[str, Any], asynchronous: bool = False) -> None:
 
 def ask(engine: Engine, item: dict[str, Any], bound: dict[str, Any]) -> None:
     """Asks the engine something by name, and gives names to parts of the answer."""
+    if unknown := set(item) - _CALL:
+        raise Failed(f"a call has unknown fields {unknown}")
     if "replace_workflow" in item:
         engine.unregister("workflow", item["replace_workflow"]["name"])
         engine.register_workflow(item["replace_workflow"])

@@ -120,13 +120,13 @@ impl ForkRequest {
 
     fn place_of(&self, id: &EffectId, events: &[Event]) -> Result<u64> {
         let of_effect = |event: &&Event| event.body.effect_id() == Some(id);
+        let ends = |event: &&Event| {
+            matches!(event.body, EventBody::EffectCompleted { .. } | EventBody::EffectFailed { retry_at_ms: None, .. })
+        };
+        // What takes no time, such as a mapping, has no beginning of its own: there is no input to change.
+        let begins =
+            |event: &&Event| matches!(event.body, EventBody::EffectStarted { .. } | EventBody::EffectSuspended { .. });
         let found = if self.output.is_some() {
-            let ends = |event: &&Event| {
-                matches!(
-                    event.body,
-                    EventBody::EffectCompleted { .. } | EventBody::EffectFailed { retry_at_ms: None, .. }
-                )
-            };
             let end = events.iter().filter(of_effect).rfind(ends);
             // What a model answered is the message that follows.
             let message = |event: &&&Event| matches!(event.body, EventBody::MessageCompleted { .. });
@@ -135,14 +135,12 @@ impl ForkRequest {
                 _ => end.seq,
             })
         } else {
-            let begins = |event: &&Event| {
-                matches!(event.body, EventBody::EffectStarted { .. } | EventBody::EffectSuspended { .. })
-            };
             events.iter().filter(of_effect).find(begins).map(|event| event.seq)
         };
-        let what = if self.output.is_some() { "ended" } else { "began" };
+        let what = if self.output.is_some() { "ended" } else { "begun" };
         found.ok_or_else(|| {
-            let known = events.iter().filter_map(|event| event.body.effect_id()).map(EffectId::as_str);
+            let meant = |event: &&Event| if self.output.is_some() { ends(event) } else { begins(event) };
+            let known = events.iter().filter(meant).filter_map(|event| event.body.effect_id()).map(EffectId::as_str);
             let known: std::collections::BTreeSet<&str> = known.collect();
             let known: Vec<&str> = known.into_iter().take(20).collect();
             let known =

@@ -19,9 +19,13 @@ function folders() {
   return process.env.LOMUSAI_VECTORS ? [process.env.LOMUSAI_VECTORS] : kinds.map((kind) => path.join(ours, kind));
 }
 
+/** What a call may say. */
+const CALL = new Set(['call', 'params', 'expect', 'begins', 'error', 'bind', 'replace_workflow']);
+
 function readAll() {
   return folders().flatMap((folder) => {
     const files = fs.readdirSync(folder).filter((file) => file.endsWith('.json')).sort();
+    if (files.length === 0) throw new Error(`${folder} has no vectors`);
     return files.map((file) => {
       const vector = JSON.parse(fs.readFileSync(path.join(folder, file), 'utf8'));
       const unknown = Object.keys(vector).filter((field) => !FIELDS.has(field));
@@ -188,6 +192,8 @@ function withBound(value, bound) {
 
 /** Asks the engine something by name, and gives names to parts of the answer. */
 async function ask(engine, item, bound) {
+  const unknown = Object.keys(item).filter((field) => !CALL.has(field));
+  if (unknown.length > 0) return `unknown fields ${unknown}`;
   if (item.replace_workflow) {
     engine.unregister('workflow', item.replace_workflow.name);
     engine.registerWorkflow(item.replace_workflow);
@@ -197,7 +203,8 @@ async function ask(engine, item, bound) {
   try {
     answer = await engine.call(item.call, withBound(item.params ?? {}, bound));
   } catch (error) {
-    return error.code === item.error ? undefined : `expected ${item.error ?? 'an answer'}, got ${error.code}: ${error.message}`;
+    // What is no error of the engine has no code, and neither does a call that is to be answered.
+    return item.error !== undefined && error.code === item.error ? undefined : `expected ${item.error ?? 'an answer'}, got ${error.code}: ${error.message}`;
   }
   if (item.error) return `expected ${item.error}, was answered`;
   for (const [name, pointer] of Object.entries(item.bind ?? {})) bound[name] = pointed(answer, pointer);
