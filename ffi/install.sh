@@ -11,8 +11,8 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(dirname "$here")
 PREFIX=${PREFIX:-/usr/local}
-LIBDIR=${LIBDIR:-$PREFIX/lib}
-INCLUDEDIR=${INCLUDEDIR:-$PREFIX/include}
+LIBDIR=${LIBDIR:-${PREFIX%/}/lib}
+INCLUDEDIR=${INCLUDEDIR:-${PREFIX%/}/include}
 DESTDIR=${DESTDIR:-}
 BUILD=${BUILD:-$root/target/release}
 
@@ -50,7 +50,7 @@ fi
 
 # From the folder of the CMake files to the headers, so that an installed tree can be moved.
 case $INCLUDEDIR,$LIBDIR in
-  "$PREFIX/include,$PREFIX/lib") include=../../../include ;;
+  "${PREFIX%/}/include,${PREFIX%/}/lib") include=../../../include ;;
   *) include= ;;
 esac
 fill() {
