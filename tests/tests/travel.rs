@@ -681,8 +681,6 @@ fn runs_are_found_by_what_they_were_given_and_kept_as_long_as_was_said() {
     }
 }
 
-// --- From every host -----------------------------------------------------------------------------------------------------
-
 #[test]
 fn compacted_runs_read_fork_and_are_retried_as_before() {
     let folder = tempfile::tempdir().unwrap();
@@ -717,6 +715,8 @@ fn compacted_runs_read_fork_and_are_retried_as_before() {
     // Step `a` of the run that failed was not done again.
     assert_eq!(ledger.lock().unwrap().iter().filter(|key| key.starts_with("failed") && key.ends_with("/a")).count(), 1);
 }
+
+// --- From every host -----------------------------------------------------------------------------------------------------
 
 #[test]
 fn hosts_ask_for_all_of_it_by_operations() {

@@ -36,7 +36,10 @@ fn is_plain(schema: &Value, is_root: bool) -> bool {
                 "$schema" => is_root && value == DRAFT,
                 "title" | "description" | "default" | "examples" | "$comment" | "readOnly" | "writeOnly" => true,
                 "deprecated" => value.is_boolean(),
-                "$ref" => value.as_str().is_some_and(|to| to == "#" || to.starts_with("#/")),
+                // To nothing that was not looked at, such as what stands in an example.
+                "$ref" => value
+                    .as_str()
+                    .is_some_and(|to| to == "#" || to.strip_prefix("#/$defs/").is_some_and(|name| !name.contains('/'))),
                 // The schema of draft 7 does not know that there are schemas in it.
                 "$defs" => is_root && all(value, |one| is_plain(one, false) && draft7::meta::is_valid(one)),
                 _ if refers => false,
@@ -102,6 +105,7 @@ mod tests {
             json!({"type": "object", "properties": {"a": {"$defs": {}}}}),
             json!({"items": [{"type": "integer"}]}),
             json!({"x-own": 1}),
+            json!({"$ref": "#/examples/0", "examples": [{"prefixItems": [{"type": "integer"}]}]}),
         ]
     }
 
