@@ -416,7 +416,7 @@ impl<'w> Driver<'w> {
             EffectInput::Model { request, number, .. } => self.ask_model(id, effect, request, *number),
             EffectInput::Tool { arguments } => {
                 let arguments: Value = serde_json::from_str(arguments).expect("a tool gets JSON");
-                let reply = self.ask_host(id, effect, self.world.tools.get(&effect.component), &arguments);
+                let reply = self.ask_host(id, effect, self.world.tools.get(&*effect.component), &arguments);
                 let failed = |message| Err(Error::new(codes::TOOL_FAILED, message));
                 let result = match reply {
                     Reply::Returns(output, content) => Some(Ok(ToolReply::Output { output, content })),
@@ -428,7 +428,7 @@ impl<'w> Driver<'w> {
             }
             EffectInput::Step { input, state } => {
                 let context = self.context();
-                let does = self.world.steps.get(&effect.component);
+                let does = self.world.steps.get(&*effect.component);
                 let asked = Asked { state: Some(state), ..asked(input, &context, effect) };
                 let (does, reply) = does.map(|does| does.reply(asked)).unwrap_or_default();
                 let mut answer = match reply {
@@ -454,7 +454,7 @@ impl<'w> Driver<'w> {
                 return true;
             }
             EffectInput::Call { input } => {
-                let reply = self.ask_host(id, effect, self.world.functions.get(&effect.component), input);
+                let reply = self.ask_host(id, effect, self.world.functions.get(&*effect.component), input);
                 let result = match reply {
                     Reply::Returns(value, _) => Some(Ok(value)),
                     Reply::Fails(message) => Some(Err(Error::new(codes::FUNCTION_FAILED, message))),

@@ -38,6 +38,17 @@ pub(crate) fn run(shell: &Shell, arguments: &[&str]) -> Result<(), String> {
     summary(&chosen.map(|suite| one(shell, suite, true, minutes)).collect::<Vec<_>>())
 }
 
+/// The folder with a language's library as it is published, nearly: 100,000 times of everything take hours without optimisation.
+pub(crate) fn library(shell: &Shell, package: &str) -> Result<PathBuf, String> {
+    let folder = shell.target().join("bench");
+    let mut cargo = shell.cargo(&["build", "--release", "--package", package]);
+    cargo.env("CARGO_TARGET_DIR", &folder);
+    // The interpreter brings Python's symbols along.
+    cargo.env("PYO3_BUILD_EXTENSION_MODULE", "1");
+    shell.run(cargo)?;
+    Ok(folder.join("release"))
+}
+
 /// Makes a program count what it allocates: see `tests/c/count_malloc.c`.
 pub(crate) struct Counter {
     library: PathBuf,

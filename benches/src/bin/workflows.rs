@@ -151,11 +151,13 @@ fn raw(kept: &TemporaryStore, sync: Sync, runs: u64) -> Result<Cost> {
                 if group == 0 {
                     let mut create = conn.prepare_cached(
                         "INSERT INTO runs (run_id, agent, status, seq, epoch, owner, info)
-                         VALUES (?1 || (SELECT count(*) FROM runs), 'bare', 'running', 2, 1, 'owner', ?2)",
+                         VALUES (?1 || (SELECT max(n) FROM runs), 'bare', 'running', 2, 1, 'owner', ?2)",
                     )?;
                     n = create.insert(params![format!("run_raw_{run:011x}_"), info])?;
-                } else {
-                    let mut update = conn.prepare_cached("UPDATE runs SET seq = ?2, info = ?3 WHERE n = ?1")?;
+                } else if group as u64 == STEPS {
+                    let mut update = conn.prepare_cached(
+                        "UPDATE runs SET status = 'completed', seq = ?2, info = ?3, owner = NULL WHERE n = ?1",
+                    )?;
                     update.execute(params![n, seq + 2, info])?;
                 }
                 for (place, event) in (seq + 1..).zip(events) {

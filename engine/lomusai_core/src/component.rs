@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lomusai_wire::{CallId, Context, EffectId, EventBody, LogLevel, RunId, StepReply};
 use serde_json::{Map, Value};
@@ -23,9 +24,14 @@ pub type StoreWork = Arc<dyn Any + Send + Sync>;
 
 /// What the steps of a run want done in the transactions that record their answers. Shared by the calls of the run.
 #[derive(Clone, Default)]
-pub struct StepWork(Option<Arc<Mutex<WorkOfSteps>>>);
+pub struct StepWork(Option<Arc<WorkOfSteps>>);
 
-type WorkOfSteps = HashMap<EffectId, Vec<StoreWork>>;
+#[derive(Default)]
+struct WorkOfSteps {
+    /// Whether there has ever been any: for most runs there never is, and each of their steps asks.
+    any: AtomicBool,
+    steps: Mutex<HashMap<EffectId, Vec<StoreWork>>>,
+}
 
 impl StepWork {
     /// Of a run whose steps' answers are recorded.
@@ -35,14 +41,16 @@ impl StepWork {
 
     /// One more thing to be done for this step. For a call that is no step's this means nothing.
     pub fn add(&self, step: &EffectId, work: StoreWork) {
-        if let Some(steps) = &self.0 {
-            steps.lock().entry(step.clone()).or_default().push(work);
+        if let Some(of) = &self.0 {
+            of.steps.lock().entry(step.clone()).or_default().push(work);
+            of.any.store(true, Ordering::Release);
         }
     }
 
     /// All that is to be done for a step; none of it is afterwards.
     pub fn take(&self, step: &EffectId) -> Vec<StoreWork> {
-        self.0.as_ref().and_then(|steps| steps.lock().remove(step)).unwrap_or_default()
+        let of = self.0.as_ref().filter(|of| of.any.load(Ordering::Acquire));
+        of.and_then(|of| of.steps.lock().remove(step)).unwrap_or_default()
     }
 }
 

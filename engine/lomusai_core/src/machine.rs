@@ -22,7 +22,7 @@ pub struct Effect {
     /// Of which kind.
     pub kind: EffectKind,
     /// The component to ask: a model as the spec names it, or the name of a tool, agent or function.
-    pub component: String,
+    pub component: Arc<str>,
     /// Counts from 1.
     pub attempt: u32,
     /// The tool call it serves.

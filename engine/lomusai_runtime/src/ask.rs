@@ -27,7 +27,7 @@ use crate::run::Live;
 pub(crate) struct ModelCall {
     pub(crate) engine: Arc<Inner>,
     pub(crate) live: Arc<Live>,
-    pub(crate) component: String,
+    pub(crate) component: Arc<str>,
     pub(crate) patience: Patience,
     pub(crate) number: u64,
     pub(crate) structured: bool,
@@ -114,7 +114,7 @@ impl ModelCall {
         patience.total_ms = None;
         let provider = Timed::new(self.engine.taped(found.provider, &self.component), patience);
         let name = &self.component;
-        let late = |message: String| Error::new(codes::MODEL_TIMEOUT, message).with("provider", name.as_str());
+        let late = |message: String| Error::new(codes::MODEL_TIMEOUT, message).with("provider", &**name);
         // Around it all, what the processors of the stream take included.
         let listening = self.listen(&provider, context, request, filter, reading);
         match tokio::time::timeout(Duration::from_millis(total_ms), listening).await {

@@ -43,6 +43,8 @@ pub(crate) struct Driver {
     pub(crate) inbox: mpsc::UnboundedReceiver<Box<Msg>>,
     pub(crate) machine: Machine,
     pub(crate) info: RunInfo,
+    /// Whether the store has `info`, but for what the last event says.
+    pub(crate) info_stored: bool,
     pub(crate) epoch: u64,
     pub(crate) thread: Option<ThreadPlace>,
     /// What else the commit of the first events writes, and under which conditions.
@@ -270,6 +272,7 @@ impl Driver {
 
     async fn recover(&mut self) -> Result<()> {
         self.info.recoveries += 1;
+        self.info_stored = false;
         self.turn(Input::Recover).await
     }
 
@@ -615,19 +618,8 @@ impl Driver {
         };
         let events = self.live.publisher.number(bodies, now_ms);
         self.info.seq = expected_seq + events.len() as u64;
-        self.info.status = self.machine.status();
-        self.info.wakes_at_ms = match self.info.status {
-            RunStatus::Waiting | RunStatus::Suspended => {
-                self.machine.timers().into_iter().map(|(_, at_ms)| at_ms).min()
-            }
-            _ => None,
-        };
-        self.info.pending = if self.info.status == RunStatus::Suspended { self.machine.pending() } else { Vec::new() };
-        self.info.blocked_by = None;
         self.info.updated_at_ms = now_ms;
-        if progress {
-            self.info.recoveries = 0;
-        }
+        self.look_at_machine(progress);
         // Kept until it is written: a run that waits for its thread tries again.
         let mut batch = if expected_seq == 0 { self.with.clone() } else { std::mem::take(&mut self.with) };
         batch.thread = self.thread_change(expected_seq == 0, now_ms);
@@ -636,13 +628,15 @@ impl Driver {
         }
         let brings_spec = !batch.blobs.is_empty();
         batch.run = Some(RunAppend {
+            run_id: self.live.run_id.clone(),
             expected_seq,
             epoch: self.epoch,
             owner: self.engine.owner.clone(),
             events: events.clone(),
-            info: self.info.clone(),
+            info: (!self.info_stored).then(|| Box::new(self.info.clone())),
         });
         self.engine.store.commit(batch).await?;
+        self.info_stored = true;
         self.migrated.clear();
         if expected_seq == 0 {
             self.with = Batch::default();
@@ -650,7 +644,7 @@ impl Driver {
         if brings_spec {
             self.engine.stored_specs.lock().insert(self.plan.hash().to_owned());
         }
-        for event in &events {
+        for event in &*events {
             self.note(&event.body);
         }
         self.engine.observe_events(&events);
@@ -659,6 +653,27 @@ impl Driver {
             self.begin(effect, now_ms);
         }
         Ok(())
+    }
+
+    /// Brings the run's line up to where the machine stands.
+    fn look_at_machine(&mut self, progress: bool) {
+        let status = self.machine.status();
+        let wakes_at_ms = match status {
+            RunStatus::Waiting | RunStatus::Suspended => {
+                self.machine.timers().into_iter().map(|(_, at_ms)| at_ms).min()
+            }
+            _ => None,
+        };
+        let pending = if status == RunStatus::Suspended { self.machine.pending() } else { Vec::new() };
+        let recoveries = if progress { 0 } else { self.info.recoveries };
+        let info = &mut self.info;
+        self.info_stored &= info.status == status
+            && info.wakes_at_ms == wakes_at_ms
+            && info.pending == pending
+            && info.blocked_by.is_none()
+            && info.recoveries == recoveries;
+        (info.status, info.wakes_at_ms, info.pending) = (status, wakes_at_ms, pending);
+        (info.blocked_by, info.recoveries) = (None, recoveries);
     }
 
     fn begin(&mut self, effect: Effect, now_ms: u64) {

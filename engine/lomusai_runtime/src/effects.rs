@@ -87,11 +87,11 @@ pub(crate) fn carry_out(
             Ok(Input::Step(id, result))
         }),
         EffectInput::Run { run_id, prompt } => {
-            let child = Child::Agent(Box::new(StartRequest::new(component, prompt)));
+            let child = Child::Agent(Box::new(StartRequest::new(&*component, prompt)));
             Box::pin(run_child(engine, live, id, child, run_id, context.cancel))
         }
         EffectInput::Workflow { run_id, input } => {
-            let child = Child::Workflow(Box::new(WorkflowRequest::new(component, input)));
+            let child = Child::Workflow(Box::new(WorkflowRequest::new(&*component, input)));
             Box::pin(run_child(engine, live, id, child, run_id, context.cancel))
         }
         EffectInput::Call { input } => Box::pin(async move {

@@ -216,7 +216,14 @@ impl Inner {
         let mut batch = Batch::default();
         batch.blobs = self.unstored_spec(&plan);
         let events = events.into_iter().map(Arc::new).collect();
-        batch.run = Some(RunAppend { expected_seq: 0, epoch: 1, owner: self.owner.clone(), events, info });
+        batch.run = Some(RunAppend {
+            run_id: run_id.clone(),
+            expected_seq: 0,
+            epoch: 1,
+            owner: self.owner.clone(),
+            events,
+            info: Some(Box::new(info)),
+        });
         self.store.commit(batch).await?;
         self.stored_specs.lock().insert(plan.hash().to_owned());
         self.store.release(&run_id, 1).await

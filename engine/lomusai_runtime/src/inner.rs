@@ -306,6 +306,7 @@ impl Inner {
             inbox: receiver,
             machine,
             info,
+            info_stored: false,
             epoch: 1,
             thread,
             context: None,

@@ -123,6 +123,7 @@ impl Inner {
             inbox: receiver,
             machine,
             info,
+            info_stored: false,
             epoch,
             thread,
             context: None,

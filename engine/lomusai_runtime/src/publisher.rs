@@ -56,7 +56,7 @@ impl Publisher {
     }
 
     /// Gives durable events their numbers. They count once [`advance`](Self::advance) says that they are committed.
-    pub(crate) fn number(&self, bodies: Vec<EventBody>, at_ms: u64) -> Vec<Arc<Event>> {
+    pub(crate) fn number(&self, bodies: Vec<EventBody>, at_ms: u64) -> Arc<[Arc<Event>]> {
         let seq = self.seq();
         let numbered = bodies.into_iter().zip(seq + 1..);
         numbered.map(|(body, seq)| Arc::new(Event::new(self.run_id.clone(), seq, 0, at_ms, body))).collect()

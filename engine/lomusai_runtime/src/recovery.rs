@@ -167,7 +167,14 @@ impl Inner {
         info.updated_at_ms = self.clock.now_ms();
         let (run_id, expected_seq) = (info.run_id.clone(), info.seq);
         let mut batch = Batch::default();
-        batch.run = Some(RunAppend { expected_seq, epoch, owner: self.owner.clone(), events: Vec::new(), info });
+        batch.run = Some(RunAppend {
+            run_id: run_id.clone(),
+            expected_seq,
+            epoch,
+            owner: self.owner.clone(),
+            events: Arc::default(),
+            info: Some(Box::new(info)),
+        });
         let committed = self.store.commit(batch).await;
         self.store.release(&run_id, epoch).await?;
         match committed {

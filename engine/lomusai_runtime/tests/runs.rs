@@ -163,7 +163,7 @@ fn cancelling_reaches_the_tool_and_leaves_a_valid_conversation() {
     let messages = run(&engine, |engine: Engine| async move {
         let run = engine.stream(StartRequest::new("agent", "go")).await.unwrap();
         while let Some(event) = run.next().await {
-            if matches!(&event.body, EventBody::EffectStarted { component, .. } if component == "hang") {
+            if matches!(&event.body, EventBody::EffectStarted { component, .. } if **component == *"hang") {
                 run.cancel(0, Some("enough".into()));
             }
         }

@@ -8,7 +8,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use kit::{append, change, commit, info, messages, told, values};
+use kit::{append, change, commit, info, messages, more, told, values};
 use lomusai_core::storage::{KeyValue as _, Threads as _};
 use lomusai_core::testing::block_on;
 use lomusai_stores::sqlite::{SqliteOptions, SqliteStore};
@@ -66,6 +66,8 @@ fn write_until_killed(path: &Path, round: &str) -> ! {
                 for seq in (0..).step_by(2) {
                     let large = "x".repeat(if seq % 10 == 0 { 70_000 } else { 500 });
                     let mut batch = change(&run, seq, |thread| thread.append = messages(&[&large]));
+                    // The line about the run is written with every other commit.
+                    let append = if seq % 4 == 0 { append } else { more };
                     batch.run = Some(append(&run, seq, &["x", &large]));
                     batch.values = values(&[("last", &run, Some((seq + 2).into()))]).values;
                     commit(store, batch);

@@ -66,7 +66,7 @@ fn a_store_of_a_newer_version_is_refused() {
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let before = fs::read(&path).unwrap();
     let error = refused(codes::STORE_NEWER, &path);
-    assert_eq!((&error.body().details["found"], &error.body().details["known"]), (&99.into(), &3.into()));
+    assert_eq!((&error.body().details["found"], &error.body().details["known"]), (&99.into(), &4.into()));
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 

@@ -198,7 +198,8 @@ pub enum EventBody {
         /// Of which kind.
         kind: EffectKind,
         /// The component asked.
-        component: String,
+        #[schemars(with = "String")]
+        component: Arc<str>,
         /// Counts from 1; the idempotency key `run_id/effect_id` is the same for every attempt.
         #[serde(default = "one", skip_serializing_if = "is_one")]
         attempt: u32,

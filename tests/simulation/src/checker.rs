@@ -159,21 +159,21 @@ impl Checker {
 
     /// A batch was written.
     pub(crate) fn committed(&mut self, append: &RunAppend, elapsed_ms: u64) {
-        let run_id = &append.info.run_id;
-        if append.info.status.is_final() {
-            self.ended.insert(run_id.clone(), elapsed_ms);
-        } else {
-            self.ended.remove(run_id);
+        let run_id = &append.run_id;
+        match &append.info {
+            Some(info) if info.status.is_final() => drop(self.ended.insert(run_id.clone(), elapsed_ms)),
+            Some(_) => drop(self.ended.remove(run_id)),
+            None => {}
         }
         self.note(&format!("{} {run_id} {}+{} {elapsed_ms}", append.owner, append.expected_seq, append.events.len()));
-        if append.expected_seq == 0 && !self.runs.contains_key(run_id) {
-            let fold = self.plans.get(&append.info.agent).map(|plan| WorkflowMachine::new(plan, run_id.clone()));
+        if let (0, Some(info), false) = (append.expected_seq, &append.info, self.runs.contains_key(run_id)) {
+            let fold = self.plans.get(&info.agent).map(|plan| WorkflowMachine::new(plan, run_id.clone()));
             let run = Run {
                 seq: 0,
                 epoch: append.epoch,
                 owner: Some(append.owner.to_string()),
-                info: append.info.clone(),
-                parent: append.info.parent.as_ref().map(|parent| (parent.run_id.clone(), parent.effect_id.clone())),
+                info: RunInfo::clone(info),
+                parent: info.parent.as_ref().map(|parent| (parent.run_id.clone(), parent.effect_id.clone())),
                 fold,
                 effects: BTreeMap::new(),
                 cancelling: None,
@@ -189,7 +189,7 @@ impl Checker {
         if let Err(why) = run.append(append, self.disturbed) {
             self.say(format!("run `{run_id}`, event {}: {why}", self.runs[run_id].seq));
         }
-        for event in &append.events {
+        for event in &*append.events {
             let what = event.body.effect_id().map_or("", |id| id.as_str());
             self.note(&format!("{} {} {what}", event.seq, word(&event.body)));
         }
@@ -338,7 +338,7 @@ impl Run {
         if append.expected_seq != self.seq {
             return Err(format!("an append behind {} was taken", append.expected_seq));
         }
-        for event in &append.events {
+        for event in &*append.events {
             if event.seq != self.seq + 1 {
                 return Err(format!("event {} follows", event.seq));
             }
@@ -348,8 +348,12 @@ impl Run {
                 fold.apply(&event.body);
             }
         }
-        self.info = append.info.clone();
-        if append.info.status.is_final() {
+        match (&append.info, append.events.last()) {
+            (Some(info), _) => self.info = RunInfo::clone(info),
+            (None, Some(last)) => (self.info.seq, self.info.updated_at_ms) = (last.seq, last.at_ms),
+            (None, None) => return Err("an append of nothing was taken".into()),
+        }
+        if self.info.status.is_final() {
             self.owner = None;
         }
         self.is_fold(append)
@@ -357,7 +361,7 @@ impl Run {
 
     /// The line about the run says what its events say.
     fn is_fold(&self, append: &RunAppend) -> Result<(), String> {
-        let info = &append.info;
+        let info = &self.info;
         if info.seq != self.seq {
             return Err(format!("the run's line is at {}", info.seq));
         }

@@ -124,8 +124,8 @@ impl Store for SimulatedStore {
 
 fn told(owner: &str, append: &lomusai_core::storage::RunAppend) -> String {
     let events: Vec<String> = append.events.iter().map(|event| format!("{:?}", event.body)).collect();
-    let info = &append.info;
-    format!("{owner} writes {} {}+{:?} {:?}", info.run_id, append.expected_seq, info.status, events)
+    let status = append.info.as_ref().map(|info| info.status);
+    format!("{owner} writes {} {}+{status:?} {events:?}", append.run_id, append.expected_seq)
 }
 
 impl Journal for SimulatedStore {

@@ -232,7 +232,7 @@ impl Store for Deadly {
         if number * 2 == self.kill_at {
             die();
         }
-        let said = batch.run.as_ref().map(|run| (run.info.run_id.clone(), run.info.seq));
+        let said = batch.run.as_ref().map(|run| (run.run_id.clone(), run.expected_seq + run.events.len() as u64));
         let commit = self.store.commit(batch);
         Box::pin(async move {
             commit.await?;

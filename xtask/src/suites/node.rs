@@ -24,7 +24,7 @@ pub(crate) fn run(shell: &Shell, report: &mut Report) -> Result<(), String> {
 
 /// The hostile hosts, each so often that a leak shows.
 pub(crate) fn soak(shell: &Shell, report: &mut Report) -> Result<(), String> {
-    let package = package(shell)?;
+    let package = package_of(shell, &soak::library(shell, "lomusai_node")?)?;
     shell.npm_install(&package)?;
     let mut tests = shell.command("node");
     tests.current_dir(&package).args(["--expose-gc", "test/hostile.test.js"]);
@@ -34,15 +34,19 @@ pub(crate) fn soak(shell: &Shell, report: &mut Report) -> Result<(), String> {
 
 /// The package with its compiled part, ready to be linked into a `node_modules`.
 pub(crate) fn package(shell: &Shell) -> Result<PathBuf, String> {
+    package_of(shell, &shell.build(&["--lib"])?)
+}
+
+/// The same with the compiled part that is in `libraries`.
+fn package_of(shell: &Shell, libraries: &Path) -> Result<PathBuf, String> {
     shell.need("node", "nodejs")?;
-    let built = shell.build(&["--lib"])?;
     let package = shell.root().join("bindings/node");
     let native = package.join("native");
     fs::create_dir_all(&native).map_err(|e| format!("{}: {e}", native.display()))?;
     let file = native.join(format!("lomusai.{}.node", platform(shell)?));
     // Removed first: a process may have it open.
     let _ = fs::remove_file(&file);
-    let library = library(&built);
+    let library = library(libraries);
     fs::copy(&library, &file).map_err(|e| format!("{}: {e}", library.display()))?;
     Ok(package)
 }

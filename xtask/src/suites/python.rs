@@ -43,8 +43,11 @@ pub(crate) fn run(shell: &Shell, report: &mut Report) -> Result<(), String> {
 
 /// The hostile hosts, each so often that a leak shows.
 pub(crate) fn soak(shell: &Shell, report: &mut Report) -> Result<(), String> {
-    let mut pytest = shell.command(interpreter(shell)?);
-    pytest.current_dir(shell.root().join("bindings/python")).env("LOMUSAI_SOAK", soak::TIMES);
+    let python = shell.venv(&shell.root().join("bindings/python/requirements-dev.txt"))?;
+    let site = shell.target().join("soak/python");
+    laid_out(shell, &soak::library(shell, "lomusai_python")?, &site)?;
+    let mut pytest = shell.command(python);
+    pytest.current_dir(shell.root().join("bindings/python")).env("LOMUSAI_SOAK", soak::TIMES).env("PYTHONPATH", site);
     // Python's own allocator asks for large pieces, of which nobody sees how much is used.
     pytest.env("PYTHONMALLOC", "malloc");
     // What a case says of its memory is shown.

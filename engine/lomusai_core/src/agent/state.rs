@@ -77,7 +77,7 @@ pub(super) struct RunResult {
 pub(super) struct Open {
     pub(super) effect_id: EffectId,
     pub(super) kind: EffectKind,
-    pub(super) component: String,
+    pub(super) component: Arc<str>,
     pub(super) attempt: u32,
     /// Which of the agent's models is asked, and how often this one was.
     pub(super) choice: u32,

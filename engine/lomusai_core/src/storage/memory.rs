@@ -88,12 +88,12 @@ impl Events {
         }
     }
 
-    fn append(&mut self, more: Vec<Arc<Event>>) -> Result<()> {
+    fn append(&mut self, more: &[Arc<Event>]) -> Result<()> {
         if let Self::AtRest(lines) = self {
             *self = Self::AtWork(lines.lines().map(|line| read(line).map(Arc::new)).collect::<Result<_>>()?);
         }
         let Self::AtWork(events) = self else { unreachable!("just put to work") };
-        events.extend(more);
+        events.extend_from_slice(more);
         Ok(())
     }
 
@@ -107,6 +107,20 @@ impl Events {
     }
 }
 
+fn check_run(run: Option<&Run>, append: &RunAppend) -> Result<()> {
+    let id = &append.run_id;
+    match run {
+        _ if !append.is_in_order() => Err(refusal::out_of_order(id)),
+        None if append.expected_seq == 0 => Ok(()),
+        None => Err(refusal::run_unknown(id)),
+        Some(_) if append.expected_seq == 0 => Err(refusal::run_exists(id)),
+        Some(run) if run.epoch != append.epoch || run.info.seq != append.expected_seq => {
+            Err(refusal::sequence_conflict(id))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
 fn read(line: &str) -> Result<Event> {
     serde_json::from_str(line).map_err(unreadable)
 }
@@ -116,13 +130,15 @@ fn unreadable(error: serde_json::Error) -> Error {
 }
 
 impl State {
-    fn commit(&mut self, batch: Batch, keep_finished: usize) -> Result<()> {
+    fn commit(&mut self, mut batch: Batch, keep_finished: usize) -> Result<()> {
         // All checks come before the first change: a batch is written whole or not at all.
         if !batch.sql.is_empty() || !batch.work.is_empty() {
             return Err(refusal::no_sql());
         }
+        let plain = batch.run.take_if(|append| append.info.is_none());
         if let Some(append) = &batch.run {
-            self.check_run(append)?;
+            let run = self.runs.get(&append.run_id).map(Box::as_ref);
+            check_run(run, append)?;
         }
         if let Some(change) = &batch.thread {
             self.check_thread(change)?;
@@ -131,6 +147,9 @@ impl State {
             if self.values.get(&(space.clone(), key.clone())) != expected.as_ref() {
                 return Err(refusal::value_changed(space, key));
             }
+        }
+        if let Some(append) = plain {
+            self.extend(&append)?;
         }
         if let Some(append) = batch.run {
             self.append(append, keep_finished)?;
@@ -146,20 +165,6 @@ impl State {
         }
         self.blobs.extend(batch.blobs);
         Ok(())
-    }
-
-    fn check_run(&self, append: &RunAppend) -> Result<()> {
-        let id = &append.info.run_id;
-        match self.runs.get(id) {
-            _ if !append.is_in_order() => Err(refusal::out_of_order(id)),
-            None if append.expected_seq == 0 => Ok(()),
-            None => Err(refusal::run_unknown(id)),
-            Some(_) if append.expected_seq == 0 => Err(refusal::run_exists(id)),
-            Some(run) if run.epoch != append.epoch || run.info.seq != append.expected_seq => {
-                Err(refusal::sequence_conflict(id))
-            }
-            Some(_) => Ok(()),
-        }
     }
 
     fn check_thread(&self, change: &ThreadChange) -> Result<()> {
@@ -180,10 +185,22 @@ impl State {
         self.runs.get(claim).is_some_and(|run| !run.info.status.is_final()).then_some(claim)
     }
 
+    /// Most appends, which change nothing but the events: looked up once, checked and written.
+    fn extend(&mut self, append: &RunAppend) -> Result<()> {
+        let run = self.runs.get_mut(&append.run_id);
+        check_run(run.as_ref().map(|run| &***run), append)?;
+        if let (Some(run), Some(last)) = (run, append.events.last()) {
+            run.events.append(&append.events)?;
+            (run.info.seq, run.info.updated_at_ms) = (last.seq, last.at_ms);
+        }
+        Ok(())
+    }
+
     fn append(&mut self, append: RunAppend, keep_finished: usize) -> Result<()> {
-        let RunAppend { epoch, owner, events, info, .. } = append;
+        let RunAppend { run_id, epoch, owner, events, info, .. } = append;
+        let info = info.expect("one without is an extension");
         let created = &mut self.created;
-        let run = self.runs.entry(info.run_id.clone()).or_insert_with(|| {
+        let run = self.runs.entry(run_id).or_insert_with(|| {
             *created += 1;
             // Its line as it was before these events: not finished.
             let before = RunInfo::new(info.run_id.clone(), "", info.created_at_ms);
@@ -196,13 +213,13 @@ impl State {
             })
         });
         // The one thing that might fail, before anything else is changed.
-        run.events.append(events)?;
+        run.events.append(&events)?;
         let finishes = info.status.is_final() && !run.info.status.is_final();
         // A workflow's run that failed may be tried again.
         if run.info.status.is_final() && !info.status.is_final() {
             self.finished.retain(|finished| *finished != info.run_id);
         }
-        run.info = info;
+        run.info = *info;
         if finishes {
             run.owner = None;
             self.finished.push_back(run.info.run_id.clone());
@@ -403,7 +420,14 @@ mod tests {
     fn finish(store: &MemoryStore, id: &str) {
         let mut info = RunInfo::new(id.into(), "agent", 0);
         info.status = RunStatus::Completed;
-        let run = RunAppend { expected_seq: 0, epoch: 1, owner: "engine".into(), events: Vec::new(), info };
+        let run = RunAppend {
+            run_id: id.into(),
+            expected_seq: 0,
+            epoch: 1,
+            owner: "engine".into(),
+            events: Arc::default(),
+            info: Some(Box::new(info)),
+        };
         block_on(store.commit(Batch { run: Some(run), ..Batch::default() })).unwrap();
     }
 

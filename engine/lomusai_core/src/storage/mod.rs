@@ -82,6 +82,8 @@ pub struct Batch {
 /// Events to append to a run's journal.
 #[derive(Clone, Debug)]
 pub struct RunAppend {
+    /// The run.
+    pub run_id: RunId,
     /// Number of the last durable event so far; 0 creates the run.
     pub expected_seq: u64,
     /// The lease under which the run is written; 1 for a new run.
@@ -89,18 +91,23 @@ pub struct RunAppend {
     /// Who writes. Recorded as the lease holder when the run is created.
     pub owner: Arc<str>,
     /// Durable events, `seq` rising by one from `expected_seq + 1`. May be empty, to change only `info`.
-    pub events: Vec<Arc<Event>>,
-    /// The line about the run after these events. `info.seq` is the last event's.
-    pub info: RunInfo,
+    pub events: Arc<[Arc<Event>]>,
+    /// The line about the run after these events; `info.seq` is the last event's. `None` where it stays what it is, but for `seq` and
+    /// `updated_at_ms`, which are the last event's then: most appends, so that a store need not write the line again.
+    pub info: Option<Box<RunInfo>>,
 }
 
 impl RunAppend {
-    /// Whether the events are durable and numbered by one from `expected_seq + 1`, and `info` after the last. Every store refuses the rest
-    /// with [`refusal::out_of_order`]: a journal never has a gap.
+    /// Whether the events are durable and numbered by one from `expected_seq + 1`, and `info` after the last, and there where there is
+    /// nothing else to write, or no line yet. Every store refuses the rest with [`refusal::out_of_order`]: a journal never has a gap.
     pub fn is_in_order(&self) -> bool {
         let seq = |n: usize| self.expected_seq.checked_add(n as u64);
-        let numbered = (1..).zip(&self.events).all(|(n, event)| event.is_durable() && seq(n) == Some(event.seq));
-        numbered && seq(self.events.len()) == Some(self.info.seq)
+        let numbered = (1..).zip(&*self.events).all(|(n, event)| event.is_durable() && seq(n) == Some(event.seq));
+        numbered
+            && match &self.info {
+                Some(info) => info.run_id == self.run_id && seq(self.events.len()) == Some(info.seq),
+                None => self.expected_seq > 0 && !self.events.is_empty(),
+            }
     }
 }
 

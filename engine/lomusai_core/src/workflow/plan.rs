@@ -1,6 +1,7 @@
 //! What is worked out once per workflow and shared by all its runs: checked, hashed, its names turned into places.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use lomusai_wire::{Action, Condition, EffectId, Needs, RawJson, Retry, StepSpec, WorkflowSpec, codes};
 use serde_json::Value;
@@ -78,15 +79,15 @@ pub(super) struct Node {
 #[derive(Debug)]
 pub(super) enum Question {
     Expr(Asked),
-    Function(String),
+    Function(Arc<str>),
 }
 
 #[derive(Debug)]
 pub(super) enum Does {
-    Step(String),
-    Tool(String),
-    Agent(String),
-    Workflow(String),
+    Step(Arc<str>),
+    Tool(Arc<str>),
+    Agent(Arc<str>),
+    Workflow(Arc<str>),
     Map(Made),
     Sleep(Made),
     SleepUntil(Made),
@@ -146,15 +147,15 @@ fn needed(scopes: &[Scope]) -> Vec<Needed> {
     let mut needed = BTreeSet::new();
     for node in scopes.iter().flat_map(|scope| &scope.nodes) {
         needed.extend(match &node.action {
-            Does::Step(name) => Some(Needed::Step(name.clone())),
-            Does::Tool(name) => Some(Needed::Tool(name.clone())),
-            Does::Agent(name) => Some(Needed::Agent(name.clone())),
-            Does::Workflow(name) => Some(Needed::Workflow(name.clone())),
-            Does::Loop { condition: Question::Function(name), .. } => Some(Needed::Function(name.clone())),
+            Does::Step(name) => Some(Needed::Step(name.to_string())),
+            Does::Tool(name) => Some(Needed::Tool(name.to_string())),
+            Does::Agent(name) => Some(Needed::Agent(name.to_string())),
+            Does::Workflow(name) => Some(Needed::Workflow(name.to_string())),
+            Does::Loop { condition: Question::Function(name), .. } => Some(Needed::Function(name.to_string())),
             _ => None,
         });
         if let Some(Question::Function(name)) = &node.when {
-            needed.insert(Needed::Function(name.clone()));
+            needed.insert(Needed::Function(name.to_string()));
         }
     }
     needed.into_iter().collect()
@@ -444,7 +445,7 @@ impl<'s> Builder<'s> {
 
     fn action(&mut self, step: &'s StepSpec, sight: &Sight<'_>, around: Around<'_>) -> Result<Does> {
         let made = |mapping| Made::compile(mapping, sight);
-        let named = |what: &str, name: &String| check_name(what, name).map(|()| name.clone());
+        let named = |what: &str, name: &String| check_name(what, name).map(|()| Arc::from(name.as_str()));
         Ok(match &step.run {
             Action::Step(name) => Does::Step(named("step function", name)?),
             Action::Tool(name) => Does::Tool(named("tool", name)?),
@@ -568,7 +569,7 @@ fn question(condition: &Condition, sight: &Sight<'_>) -> Result<Question> {
         Condition::Expr(text) => Question::Expr(Asked::compile(text, sight)?),
         Condition::Function(name) => {
             check_name("function", name)?;
-            Question::Function(name.clone())
+            Question::Function(name.as_str().into())
         }
         _ => return Err(sight.invalid("has a condition that this version does not know")),
     })

@@ -31,12 +31,18 @@ pub(super) struct Prepared {
 }
 
 struct Run {
+    id: RunId,
     expected_seq: u64,
     epoch: u64,
     owner: Arc<str>,
     events: Vec<Body>,
-    info: RunInfo,
-    line: String,
+    line: Option<Line>,
+}
+
+/// What a run's row says, where it is written.
+struct Line {
+    info: Box<RunInfo>,
+    json: String,
 }
 
 struct Thread {
@@ -104,45 +110,29 @@ struct FoundRun {
     n: i64,
     seq: u64,
     epoch: u64,
-    /// Whether what the indexes are over stays as it is.
-    same: bool,
-    was_final: bool,
 }
 
 impl Run {
     fn new(append: RunAppend) -> Result<Self> {
         if !append.is_in_order() {
-            return Err(refusal::out_of_order(&append.info.run_id));
+            return Err(refusal::out_of_order(&append.run_id));
         }
-        let RunAppend { expected_seq, epoch, owner, events, info } = append;
+        let RunAppend { run_id: id, expected_seq, epoch, owner, events, info } = append;
         let events = events.iter().map(Body::new).collect::<Result<_>>()?;
-        Ok(Self { expected_seq, epoch, owner, events, line: json(&info)?, info })
-    }
-
-    /// The thread and the parent that it names.
-    fn above(&self) -> (Option<&str>, Option<&str>) {
-        let info = &self.info;
-        (info.thread.as_ref().map(ThreadId::as_str), info.parent.as_ref().map(|parent| parent.run_id.as_str()))
+        let line = info.map(Line::new).transpose()?;
+        Ok(Self { id, expected_seq, epoch, owner, events, line })
     }
 
     fn check(&self, conn: &Connection) -> Result<Option<FoundRun>, Fault> {
-        let id = &self.info.run_id;
+        // The row is behind where more was recorded since it was written. What was compacted is not in `events`, but then it was written.
         let mut find = conn.prepare_cached(
-            "SELECT n, seq, epoch, status = ?2 AND agent = ?3 AND thread IS ?4 AND parent IS ?5, status FROM runs
+            "SELECT n, epoch, max(seq, ifnull((SELECT max(seq) FROM events WHERE run = n), 0)) FROM runs
              WHERE run_id = ?1",
         )?;
-        let (thread, parent) = self.above();
-        let wanted = params![id.as_str(), self.info.status.as_str(), self.info.agent, thread, parent];
-        let found = find.query_row(wanted, |row| {
-            Ok(FoundRun {
-                n: row.get(0)?,
-                seq: natural(row.get(1)?),
-                epoch: natural(row.get(2)?),
-                same: row.get(3)?,
-                was_final: is_final(row.get_ref(4)?.as_str()?),
-            })
+        let found = find.query_row([self.id.as_str()], |row| {
+            Ok(FoundRun { n: row.get(0)?, epoch: natural(row.get(1)?), seq: natural(row.get(2)?) })
         });
-        let found = found.optional()?;
+        let (found, id) = (found.optional()?, &self.id);
         match &found {
             None if self.expected_seq == 0 => Ok(found),
             None => Err(refusal::run_unknown(id).into()),
@@ -155,35 +145,11 @@ impl Run {
     }
 
     fn write(&self, conn: &Connection, found: Option<FoundRun>) -> Result<(), Fault> {
-        let info = &self.info;
-        let (thread, parent) = self.above();
-        let (status, seq, owner) = (info.status.as_str(), stored(info.seq), Some(&*self.owner));
-        // Who has ended is held by nobody.
-        let owner = owner.filter(|_| !info.status.is_final());
-        let n = match found {
-            None => {
-                let mut create = conn.prepare_cached(
-                    "INSERT INTO runs (run_id, agent, status, thread, parent, seq, epoch, owner, info)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-                )?;
-                let (id, epoch) = (info.run_id.as_str(), stored(self.epoch));
-                create.insert(params![id, info.agent, status, thread, parent, seq, epoch, owner, self.line])?
-            }
-            // Most appends: none of the indexes is touched.
-            Some(run) if run.same => {
-                let mut update = conn.prepare_cached("UPDATE runs SET seq = ?2, info = ?3 WHERE n = ?1")?;
-                update.execute(params![run.n, seq, self.line])?;
-                run.n
-            }
-            Some(run) => {
-                let mut update = conn.prepare_cached(
-                    "UPDATE runs SET agent = ?2, status = ?3, thread = ?4, parent = ?5, seq = ?6, info = ?7,
-                     owner = iif(?8, NULL, owner) WHERE n = ?1",
-                )?;
-                let ends = info.status.is_final() && !run.was_final;
-                update.execute(params![run.n, info.agent, status, thread, parent, seq, self.line, ends])?;
-                run.n
-            }
+        let n = match (found, &self.line) {
+            (Some(run), None) => run.n,
+            (Some(run), Some(line)) => line.update(conn, run.n)?,
+            (None, Some(line)) => line.create(conn, self)?,
+            (None, None) => return Err(refusal::out_of_order(&self.id).into()),
         };
         for (seq, event) in (self.expected_seq + 1..).zip(&self.events) {
             let (body, blob) = event.place(conn)?;
@@ -192,6 +158,44 @@ impl Run {
             append.execute(params![n, stored(seq), body, blob])?;
         }
         Ok(())
+    }
+}
+
+impl Line {
+    fn new(info: Box<RunInfo>) -> Result<Self> {
+        Ok(Self { json: json(&info)?, info })
+    }
+
+    /// The thread and the parent that it names.
+    fn above(&self) -> (Option<&str>, Option<&str>) {
+        let info = &self.info;
+        (info.thread.as_ref().map(ThreadId::as_str), info.parent.as_ref().map(|parent| parent.run_id.as_str()))
+    }
+
+    fn create(&self, conn: &Connection, run: &Run) -> Result<i64, Fault> {
+        let ((thread, parent), info) = (self.above(), &self.info);
+        // Who has ended is held by nobody.
+        let owner = Some(&*run.owner).filter(|_| !info.status.is_final());
+        let mut create = conn.prepare_cached(
+            "INSERT INTO runs (run_id, agent, status, thread, parent, seq, epoch, owner, info)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?;
+        let (status, seq, epoch) = (info.status.as_str(), stored(info.seq), stored(run.epoch));
+        Ok(create.insert(params![run.id.as_str(), info.agent, status, thread, parent, seq, epoch, owner, self.json])?)
+    }
+
+    fn update(&self, conn: &Connection, n: i64) -> Result<i64, Fault> {
+        let ((thread, parent), info) = (self.above(), &self.info);
+        let mut was = conn.prepare_cached("SELECT status FROM runs WHERE n = ?1")?;
+        let was_final = was.query_row([n], |row| Ok(is_final(row.get_ref(0)?.as_str()?)))?;
+        let mut update = conn.prepare_cached(
+            "UPDATE runs SET agent = ?2, status = ?3, thread = ?4, parent = ?5, seq = ?6, info = ?7,
+             owner = iif(?8, NULL, owner) WHERE n = ?1",
+        )?;
+        let ends = info.status.is_final() && !was_final;
+        let (status, seq) = (info.status.as_str(), stored(info.seq));
+        update.execute(params![n, info.agent, status, thread, parent, seq, self.json, ends])?;
+        Ok(n)
     }
 }
 

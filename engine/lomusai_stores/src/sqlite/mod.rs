@@ -254,7 +254,7 @@ impl std::fmt::Debug for SqliteStore {
 
 impl Store for SqliteStore {
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<()>> {
-        let run = batch.run.as_ref().map(|append| append.info.run_id.clone());
+        let run = batch.run.as_ref().map(|append| append.run_id.clone());
         let written = self.check_process().and_then(|()| commit::Prepared::new(batch)).and_then(|batch| {
             let file = Arc::clone(&self.file);
             let (job, answer) = writer::job(move |conn| batch.write(conn).map_err(|fault| file.fault(fault)));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lomusai_core::storage::{ThreadInfo, refusal};
 use lomusai_wire::{Event, Message, RunFilter, RunId, RunInfo, ThreadId};
 use rusqlite::{Connection, OptionalExtension as _, Params, Row, ToSql, params};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -44,8 +45,35 @@ pub(super) fn events(conn: &Connection, run: &RunId, after: u64, limit: usize) -
     Ok(found)
 }
 
+/// Columns of `runs`: the line about a run, and the last event that was recorded after it.
+macro_rules! line {
+    () => {
+        "info, (SELECT ifnull(body, (SELECT CAST(content AS TEXT) FROM blobs WHERE hash = blob)) FROM events
+                WHERE run = n AND seq > runs.seq ORDER BY seq DESC LIMIT 1)"
+    };
+}
+
+/// Reads what [`line!`] selects, from column `at` on.
+fn line(row: &Row<'_>, at: usize) -> Result<RunInfo, Fault> {
+    let mut info: RunInfo = parse(row.get_ref(at)?.as_str().map_err(rusqlite::Error::from)?)?;
+    if let Some(last) = row.get_ref(at + 1)?.as_str_or_null().map_err(rusqlite::Error::from)? {
+        let last: Last = parse(last)?;
+        (info.seq, info.updated_at_ms) = (last.seq, last.at_ms);
+    }
+    Ok(info)
+}
+
+/// What of an event is in the line about its run.
+#[derive(Deserialize)]
+struct Last {
+    seq: u64,
+    at_ms: u64,
+}
+
 pub(super) fn run(conn: &Connection, run: &RunId) -> Result<Option<RunInfo>, Fault> {
-    text(conn, "SELECT info FROM runs WHERE run_id = ?1", [run.as_str()])?.map(|info| parse(&info)).transpose()
+    let mut find = conn.prepare_cached(concat!("SELECT ", line!(), " FROM runs WHERE run_id = ?1"))?;
+    let mut rows = find.query([run.as_str()])?;
+    rows.next()?.map(|row| line(row, 0)).transpose()
 }
 
 pub(super) fn runs(conn: &Connection, filter: &RunFilter) -> Result<Vec<RunInfo>, Fault> {
@@ -68,7 +96,7 @@ pub(super) fn runs(conn: &Connection, filter: &RunFilter) -> Result<Vec<RunInfo>
     statuses.sort_unstable();
     statuses.dedup();
     // A select for each status, merged: each walks its index from the newest on and stops early. One `IN` would sort them all.
-    let select = |status: String| format!("SELECT n, info FROM runs WHERE {conditions}{status}");
+    let select = |status: String| format!("SELECT n, {} FROM runs WHERE {conditions}{status}", line!());
     let mut selects: Vec<String> = Vec::new();
     for status in &statuses {
         values.push(status);
@@ -91,7 +119,7 @@ pub(super) fn runs(conn: &Connection, filter: &RunFilter) -> Result<Vec<RunInfo>
     while found.len() < limit
         && let Some(row) = rows.next()?
     {
-        let info: RunInfo = parse(row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?)?;
+        let info = line(row, 1)?;
         match is_plain || filter.admits(&info) {
             true if skip > 0 => skip -= 1,
             true => found.push(info),

@@ -13,7 +13,7 @@ use super::statement;
 const APPLICATION_ID: i64 = 0x4c4f_4d55;
 
 /// Statements that bring a store from version `index` to `index + 1`. Published ones never change: a change is a new one.
-const MIGRATIONS: [&str; 3] = [V1, V2, V3];
+const MIGRATIONS: [&str; 4] = [V1, V2, V3, V4];
 
 const VERSION: i64 = MIGRATIONS.len() as i64;
 
@@ -115,6 +115,10 @@ CREATE TABLE packed (
     PRIMARY KEY (run, first)
 ) STRICT;
 ";
+
+/// No other tables, but another meaning: a run's row need not be written with its events. Where there are some behind its `seq`, the last of
+/// them says how far the run is, and since when. Versions before would take the row's word for it.
+const V4: &str = "";
 
 /// Opens the writer's connection and brings the tables up to date.
 pub(super) fn open(file: &StoreFile) -> Result<Connection> {

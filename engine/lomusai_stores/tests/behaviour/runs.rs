@@ -5,13 +5,15 @@ use lomusai_core::testing::block_on;
 use lomusai_wire::{Parent, RunFilter, RunStatus, codes};
 
 use crate::Case;
-use crate::kit::{append, append_as, change, commit, event, info, messages, of, refuse, told, values};
+use crate::kit::{append, append_as, change, commit, event, info, line, messages, more, of, refuse, told, values};
 
 crate::for_each_store![
     a_journal_reads_back_as_it_was_written,
     events_are_read_in_pages,
     the_line_about_a_run_is_the_last_one_written,
     a_line_changes_without_an_event,
+    a_line_that_is_not_written_again_follows_the_events,
+    only_a_line_can_be_first_or_alone,
     a_run_cannot_be_created_twice,
     a_run_that_is_not_there_takes_no_events,
     a_run_that_is_not_there_has_no_journal,
@@ -53,18 +55,18 @@ fn events_are_read_in_pages(case: &Case) {
 fn the_line_about_a_run_is_the_last_one_written(case: &Case) {
     let store = &*case.store;
     let mut first = append("r", 0, &["1"]);
-    first.info.thread = Some("t".into());
-    first.info.parent = Some(Parent::new("p".into(), "1.0".into()));
-    let line = first.info.clone();
+    line(&mut first).thread = Some("t".into());
+    line(&mut first).parent = Some(Parent::new("p".into(), "1.0".into()));
+    let written = line(&mut first).clone();
     commit(store, of(first));
-    assert_eq!(info(store, "r"), Some(line.clone()));
+    assert_eq!(info(store, "r"), Some(written.clone()));
 
     let mut second = append_as(RunStatus::Blocked, "r", 1, &["2"]);
-    (second.info.thread, second.info.parent) = (line.thread, line.parent);
-    (second.info.blocked_by, second.info.recoveries) = (Some("tool `fetch`".into()), 3);
-    let line = second.info.clone();
+    (line(&mut second).thread, line(&mut second).parent) = (written.thread, written.parent);
+    (line(&mut second).blocked_by, line(&mut second).recoveries) = (Some("tool `fetch`".into()), 3);
+    let written = line(&mut second).clone();
     commit(store, of(second));
-    assert_eq!(info(store, "r"), Some(line));
+    assert_eq!(info(store, "r"), Some(written));
     assert_eq!(info(store, "other"), None);
 }
 
@@ -73,6 +75,47 @@ fn a_line_changes_without_an_event(case: &Case) {
     commit(store, of(append("r", 0, &["1"])));
     commit(store, of(append_as(RunStatus::Poisoned, "r", 1, &[])));
     assert_eq!(info(store, "r").unwrap().status, RunStatus::Poisoned);
+    assert_eq!(told(store, "r", 0, 9), ["1"]);
+}
+
+fn a_line_that_is_not_written_again_follows_the_events(case: &Case) {
+    let store = &*case.store;
+    let mut first = append("r", 0, &["1"]);
+    line(&mut first).metadata.insert("of".into(), "ours".into());
+    let mut written = line(&mut first).clone();
+    commit(store, of(first));
+    commit(store, of(append("other", 0, &["o"])));
+    // Large ones lie elsewhere.
+    let large = "x".repeat(100_000);
+    for (seq, says) in [(1, &["2", "3"] as &[&str]), (3, &["4", &large]), (5, &["6"])] {
+        commit(store, of(more("r", seq, says)));
+        (written.seq, written.updated_at_ms) = (seq + says.len() as u64, 1_000 + seq + says.len() as u64);
+        assert_eq!(info(store, "r"), Some(written.clone()));
+        let listed = block_on(store.runs(&RunFilter::default())).unwrap();
+        assert_eq!(listed.iter().map(|line| line.seq).collect::<Vec<_>>(), [1, written.seq]);
+        refuse(store, codes::SEQUENCE_CONFLICT, of(more("r", seq, says)));
+        refuse(store, codes::SEQUENCE_CONFLICT, of(append("r", seq, says)));
+    }
+    assert_eq!(block_on(store.claim(&"r".into(), "here", 0)).unwrap(), 2);
+    refuse(store, codes::SEQUENCE_CONFLICT, of(more("r", 6, &["under an old lease"])));
+
+    let mut last = append_as(RunStatus::Completed, "r", 6, &["7"]);
+    last.epoch = 2;
+    let written = line(&mut last).clone();
+    commit(store, of(last));
+    assert_eq!(info(store, "r"), Some(written));
+    assert_eq!(told(store, "r", 0, 9), ["1", "2", "3", "4", &large, "6", "7"]);
+}
+
+fn only_a_line_can_be_first_or_alone(case: &Case) {
+    let store = &*case.store;
+    refuse(store, codes::INTERNAL, of(more("r", 0, &["1"])));
+    assert_eq!(info(store, "r"), None);
+    commit(store, of(append("r", 0, &["1"])));
+    refuse(store, codes::INTERNAL, of(more("r", 1, &[])));
+    let mut stranger = append("r", 1, &["2"]);
+    line(&mut stranger).run_id = "other".into();
+    refuse(store, codes::INTERNAL, of(stranger));
     assert_eq!(told(store, "r", 0, 9), ["1"]);
 }
 
@@ -108,11 +151,11 @@ fn a_second_writer_at_the_same_place_is_refused(case: &Case) {
 fn a_gap_in_the_numbers_is_refused(case: &Case) {
     let store = &*case.store;
     let mut gap = append("r", 0, &["1", "2"]);
-    gap.events[1] = event("r", 3, "3");
+    gap.events = [event("r", 1, "1"), event("r", 3, "3")].into();
     refuse(store, codes::INTERNAL, of(gap));
-    let mut line = append("r", 0, &["1"]);
-    line.info.seq = 2;
-    refuse(store, codes::INTERNAL, of(line));
+    let mut ahead = append("r", 0, &["1"]);
+    line(&mut ahead).seq = 2;
+    refuse(store, codes::INTERNAL, of(ahead));
     assert_eq!(info(store, "r"), None);
 }
 
@@ -151,7 +194,7 @@ fn listed(case: &Case, edit: impl FnOnce(&mut RunFilter)) -> Vec<String> {
 fn runs_list_newest_first_whatever_their_clocks_say(case: &Case) {
     for (run, created_at_ms) in [("b", 5), ("a", 5), ("c", 1)] {
         let mut append = append(run, 0, &["1"]);
-        append.info.created_at_ms = created_at_ms;
+        line(&mut append).created_at_ms = created_at_ms;
         commit(&*case.store, of(append));
     }
     // What happens to a run later does not move it.
@@ -180,9 +223,10 @@ fn runs_list_by_agent_thread_and_parent(case: &Case) {
         ("d", "y", None, None),
     ] {
         let mut append = append(run, 0, &["1"]);
-        append.info.agent = agent.into();
-        append.info.thread = thread.map(Into::into);
-        append.info.parent = parent.map(|parent: &str| Parent::new(parent.into(), "1.0".into()));
+        let info = line(&mut append);
+        info.agent = agent.into();
+        info.thread = thread.map(Into::into);
+        info.parent = parent.map(|parent: &str| Parent::new(parent.into(), "1.0".into()));
         commit(&*case.store, of(append));
     }
     assert_eq!(listed(case, |filter| filter.agent = Some("x".into())), ["b", "a"]);
@@ -292,7 +336,9 @@ fn a_compacted_journal_reads_as_before_and_goes_on(case: &Case) {
     assert_eq!(told(store, "r", 0, 0), [""; 0]);
 
     // Taken up again, and ended again.
-    commit(store, of(append("r", 5, &["6"])));
+    commit(store, of(append("r", 5, &[])));
+    assert_eq!(info(store, "r").unwrap().seq, 5);
+    commit(store, of(more("r", 5, &["6"])));
     commit(store, of(append_as(RunStatus::Completed, "r", 6, &["7"])));
     compact(store, u64::MAX);
     compact(store, u64::MAX);

@@ -24,17 +24,28 @@ pub(crate) fn said(event: &Event) -> &str {
 
 /// Appends one event for each text behind `expected_seq`, under epoch 1, by the owner `here`.
 pub(crate) fn append(run: &str, expected_seq: u64, says: &[&str]) -> RunAppend {
-    let events: Vec<_> = (expected_seq + 1..).zip(says).map(|(seq, data)| event(run, seq, data)).collect();
+    let events: Arc<[_]> = (expected_seq + 1..).zip(says).map(|(seq, data)| event(run, seq, data)).collect();
     let mut info = RunInfo::new(run.into(), "clerk", 1_000);
     info.seq = expected_seq + events.len() as u64;
     info.updated_at_ms = 1_000 + info.seq;
-    RunAppend { expected_seq, epoch: 1, owner: "here".into(), events, info }
+    let info = Some(Box::new(info));
+    RunAppend { run_id: run.into(), expected_seq, epoch: 1, owner: "here".into(), events, info }
+}
+
+/// The same for a run whose line changes by nothing else.
+pub(crate) fn more(run: &str, expected_seq: u64, says: &[&str]) -> RunAppend {
+    RunAppend { info: None, ..append(run, expected_seq, says) }
+}
+
+/// The line that an append writes.
+pub(crate) fn line(append: &mut RunAppend) -> &mut RunInfo {
+    append.info.as_mut().expect("an append with a line")
 }
 
 /// The same, with a status.
 pub(crate) fn append_as(status: RunStatus, run: &str, expected_seq: u64, says: &[&str]) -> RunAppend {
     let mut append = append(run, expected_seq, says);
-    append.info.status = status;
+    line(&mut append).status = status;
     append
 }
 

@@ -88,7 +88,7 @@ impl AgentMachine {
         EventBody::EffectStarted {
             effect_id,
             kind,
-            component: component.to_owned(),
+            component: component.into(),
             attempt: tool.map_or(1, |call| call.attempts + 1),
             choice: 0,
             call_id: call.map(|call| call.call.call_id.clone()),

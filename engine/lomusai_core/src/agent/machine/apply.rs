@@ -68,7 +68,7 @@ impl AgentMachine {
                     kind: old.as_ref().map_or(EffectKind::Tool, |old| old.kind),
                     component: old
                         .as_ref()
-                        .map_or_else(|| pending.tool.clone().unwrap_or_default(), |old| old.component.clone()),
+                        .map_or_else(|| pending.tool.clone().unwrap_or_default().into(), |old| old.component.clone()),
                     attempt: old.as_ref().map_or(0, |old| old.attempt),
                     choice: 0,
                     tries: 1,

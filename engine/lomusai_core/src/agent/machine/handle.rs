@@ -117,7 +117,7 @@ impl AgentMachine {
                 if answer.finish == FinishReason::Paused && message.tool_calls().next().is_none() {
                     message.metadata.insert(PAUSED.into(), true.into());
                     // Nobody else can go on with it.
-                    message.metadata.insert(WRITTEN_BY.into(), open.component.as_str().into());
+                    message.metadata.insert(WRITTEN_BY.into(), (*open.component).into());
                 }
                 vec![
                     EventBody::EffectCompleted {
@@ -157,7 +157,7 @@ impl AgentMachine {
     fn written(&self, open: &Open, mut message: Message) -> Message {
         message.id = Some(transcript::message_id(self.state.number));
         if open.choice > 0 || transcript::is_bound(&message) {
-            message.metadata.insert(WRITTEN_BY.into(), open.component.as_str().into());
+            message.metadata.insert(WRITTEN_BY.into(), (*open.component).into());
         }
         message
     }
@@ -322,7 +322,7 @@ impl AgentMachine {
                 codes::FUNCTION_REPLY_INVALID,
                 format!("function `{}` (effect {}) {why}", open.component, open.effect_id),
             )
-            .with("function", open.component.as_str())
+            .with("function", &*open.component)
         };
         let boolean =
             || output.as_bool().map(drop).ok_or_else(|| wrong(format!("must answer true or false, answered {output}")));
@@ -506,7 +506,7 @@ impl AgentMachine {
         EventBody::EffectStarted {
             effect_id: open.effect_id.clone(),
             kind: open.kind,
-            component: if model { self.model(open.next_choice).to_owned() } else { open.component.clone() },
+            component: if model { self.model(open.next_choice).into() } else { open.component.clone() },
             attempt: open.attempt + 1,
             choice: open.next_choice,
             call_id: open.call.map(|place| self.state.calls[place].call.call_id.clone()),

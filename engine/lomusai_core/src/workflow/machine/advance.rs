@@ -72,9 +72,9 @@ impl WorkflowMachine {
     }
 
     /// A question to a function; again, where the run ended before it was answered.
-    fn asked(&self, id: EffectId, function: &str) -> EventBody {
+    fn asked(&self, id: EffectId, function: &Arc<str>) -> EventBody {
         let turn = Turn { attempts: self.state.lost.get(&id).copied().unwrap_or_default(), ..Turn::FIRST };
-        started(id, EffectKind::Call, function, &turn, None)
+        started(id, EffectKind::Call, function.clone(), &turn, None)
     }
 
     fn lacks(&self, place: Place, node: &Node) -> bool {
@@ -89,7 +89,8 @@ impl WorkflowMachine {
 
     fn act(&self, place: Place, node: &Node, turn: &Turn, effect_id: &EffectId, now_ms: u64) -> Result<EventBody> {
         let id = || effect_id.clone();
-        let start = |kind, component: &str, due_at_ms| Ok(started(id(), kind, component, turn, due_at_ms));
+        let start = |kind, component: &Arc<str>, due_at_ms| Ok(started(id(), kind, component.clone(), turn, due_at_ms));
+        let start_own = |kind, word: &str, due_at_ms| Ok(started(id(), kind, word.into(), turn, due_at_ms));
         if let Some(schema) = &node.input_schema {
             let given = turn.input.clone().map_or_else(|| self.given(place), |input| Ok(std::sync::Arc::new(input)))?;
             if let Some(why) = schema.violations(&given) {
@@ -110,9 +111,9 @@ impl WorkflowMachine {
             }
             Does::Sleep(made) => {
                 let ms = self.time(made, place, effect_id)?;
-                start(EffectKind::Timer, "", Some(now_ms.saturating_add(ms)))
+                start_own(EffectKind::Timer, "", Some(now_ms.saturating_add(ms)))
             }
-            Does::SleepUntil(made) => start(EffectKind::Timer, "", Some(self.time(made, place, effect_id)?)),
+            Does::SleepUntil(made) => start_own(EffectKind::Timer, "", Some(self.time(made, place, effect_id)?)),
             Does::Wait { signal, timeout_ms } => {
                 if let Some((_, data)) = self.state.signals.iter().find(|(name, _)| name == signal) {
                     return Ok(completed(id(), Some(data.clone())));
@@ -135,13 +136,13 @@ impl WorkflowMachine {
                 Ok(EventBody::EffectSuspended { pending })
             }
             Does::Foreach { .. } => match &*self.given(place)? {
-                Value::Array(_) => start(EffectKind::Group, "foreach", None),
+                Value::Array(_) => start_own(EffectKind::Group, "foreach", None),
                 other => {
                     let message = format!("step `{effect_id}` goes through a list, was given {}", kind_of(other));
                     Err(Error::new(codes::INPUT_INVALID, message))
                 }
             },
-            Does::Loop { .. } => start(EffectKind::Group, "loop", None),
+            Does::Loop { .. } => start_own(EffectKind::Group, "loop", None),
         }
     }
 
@@ -276,14 +277,14 @@ impl WorkflowMachine {
 pub(super) fn started(
     effect_id: EffectId,
     kind: EffectKind,
-    component: &str,
+    component: Arc<str>,
     turn: &Turn,
     due_at_ms: Option<u64>,
 ) -> EventBody {
     EventBody::EffectStarted {
         effect_id,
         kind,
-        component: component.to_owned(),
+        component,
         attempt: turn.attempts + 1,
         choice: 0,
         call_id: None,

@@ -219,7 +219,7 @@ impl WorkflowMachine {
                 codes::FUNCTION_REPLY_INVALID,
                 format!("function `{}` ({id}) must answer true or false, answered {other}", self.component(open)),
             )
-            .with("function", self.component(open))),
+            .with("function", &*self.component(open))),
         });
         vec![match answer {
             Ok(answer) => completed(id.clone(), Some(answer)),
@@ -316,7 +316,7 @@ impl WorkflowMachine {
         EventBody::EffectStarted {
             effect_id: id.clone(),
             kind: open.kind,
-            component: self.component(open).to_owned(),
+            component: self.component(open),
             attempt: open.attempt + 1,
             choice: 0,
             call_id: None,

@@ -205,7 +205,7 @@ impl WorkflowMachine {
         Some(Effect {
             effect_id: id.clone(),
             kind: open.kind,
-            component: self.component(open).to_owned(),
+            component: self.component(open),
             attempt: open.attempt,
             call_id: None,
             resume: open.resume.clone(),
@@ -215,15 +215,15 @@ impl WorkflowMachine {
     }
 
     /// The component that an effect asks.
-    fn component(&self, open: &Open) -> &str {
+    fn component(&self, open: &Open) -> Arc<str> {
         let node = self.node(open.place);
         let question = match (open.asks, &node.action) {
             (Asks::When, _) => node.when.as_ref(),
             (Asks::Again, Does::Loop { condition, .. }) => Some(condition),
-            (_, Does::Step(name) | Does::Tool(name) | Does::Agent(name) | Does::Workflow(name)) => return name,
+            (_, Does::Step(name) | Does::Tool(name) | Does::Agent(name) | Does::Workflow(name)) => return name.clone(),
             _ => None,
         };
-        if let Some(Question::Function(name)) = question { name } else { "" }
+        if let Some(Question::Function(name)) = question { name.clone() } else { Arc::default() }
     }
 
     /// What an open effect's step is given: in a fork it may be something else than what the spec says.
