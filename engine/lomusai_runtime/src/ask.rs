@@ -1,5 +1,6 @@
 //! One question to a model: finds who answers it, within the run's budget and patience, and folds the answer while it is published.
 
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +61,7 @@ impl ModelCall {
             () = cancel.cancelled() => Err(Error::new(codes::RUN_CANCELLED, "the run was cancelled")),
             ended = asked => ended.unwrap_or_else(|panic| Err(panicked("provider", &self.component, &*panic))),
         };
+        self.live.publisher.tell();
         if ended.as_ref().is_err_and(|error| error.is(codes::MODEL_TIMEOUT)) {
             cancel.cancel();
         }
@@ -159,10 +161,19 @@ impl ModelCall {
         filter: Option<&StreamFilter>,
         reading: &mut Reading,
     ) -> Result<()> {
+        let publisher = &self.live.publisher;
         let mut stream = provider.stream(context, request).await?;
         let mut shown = Shown { said: Vec::new(), objects: self.structured.then(PartialObjects::default) };
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk?;
+        loop {
+            // The readers are told of all that came together once the next piece has to be waited for.
+            let next = poll_fn(|cx| {
+                let next = stream.poll_next_unpin(cx);
+                if next.is_pending() {
+                    publisher.tell();
+                }
+                next
+            });
+            let Some(chunk) = next.await.transpose()? else { return Err(truncated()) };
             reading.heard = true;
             if let Some(held) = &mut reading.held {
                 charge(held, &chunk);
@@ -177,6 +188,8 @@ impl ModelCall {
                 }
                 continue;
             };
+            // Functions of the host may take their time.
+            publisher.tell();
             match chunk {
                 ModelChunk::Text { text } => {
                     let text = filter.pass(text, false).await?;
@@ -193,7 +206,6 @@ impl ModelCall {
                 }
             }
         }
-        Err(truncated())
     }
 
     async fn push(&self, builder: &mut MessageBuilder, chunk: ModelChunk, shown: &mut Shown) -> Result<bool> {

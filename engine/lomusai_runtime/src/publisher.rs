@@ -73,6 +73,7 @@ impl Publisher {
         for event in events {
             self.publish(event).await;
         }
+        self.tell();
     }
 
     /// Whether anybody would read a transient event.
@@ -84,7 +85,8 @@ impl Publisher {
         self.observers.lock().as_ref().is_some_and(|sender| sender.receiver_count() > 0)
     }
 
-    /// Tells the readers something that is not kept, and waits where the primary reader is slow.
+    /// Has something for the readers that is not kept, and waits where the primary reader is slow. They are told of it with what else comes
+    /// until [`tell`](Self::tell): to wake a reader for each word costs more than the word.
     pub(crate) async fn transient(&self, body: EventBody) {
         let event = self.place_transient(body);
         self.publish(&event).await;
@@ -99,6 +101,14 @@ impl Publisher {
         self.observe(&event);
         if let Some(queue) = &self.primary {
             queue.try_push(&event);
+            queue.tell();
+        }
+    }
+
+    /// Tells the primary reader of what has come since it was told last.
+    pub(crate) fn tell(&self) {
+        if let Some(queue) = &self.primary {
+            queue.tell();
         }
     }
 

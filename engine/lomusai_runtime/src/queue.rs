@@ -26,6 +26,8 @@ pub(crate) struct EventQueue {
     state: Mutex<State>,
     /// Nobody reads any more. Set under the lock; looked at without it before every delta.
     discards: AtomicBool,
+    /// Whether events have come of which the reader was not told. Set under the lock.
+    untold: AtomicBool,
     capacity: usize,
     /// For threads that read.
     arrived: Condvar,
@@ -48,6 +50,7 @@ impl EventQueue {
         Arc::new(Self {
             state: Mutex::new(state),
             discards: AtomicBool::new(false),
+            untold: AtomicBool::new(false),
             capacity: capacity.max(1),
             arrived: Condvar::new(),
             readable: Notify::new(),
@@ -55,7 +58,8 @@ impl EventQueue {
         })
     }
 
-    /// Adds an event; waits for room unless the run is `cancelled`, when the few events left go in at once.
+    /// Adds an event; waits for room unless the run is `cancelled`, when the few events left go in at once. Who waits for events does not wake
+    /// by this: whoever adds them [tells](Self::tell) of all of them together.
     pub(crate) async fn push(&self, event: &Arc<Event>, cancelled: &CancelToken) {
         loop {
             {
@@ -65,12 +69,11 @@ impl EventQueue {
                 }
                 if state.events.len() < self.capacity || cancelled.is_cancelled() {
                     state.events.push_back(event.clone());
-                    drop(state);
-                    self.arrived.notify_one();
-                    self.readable.notify_one();
+                    self.untold.store(true, Ordering::Release);
                     return;
                 }
             }
+            self.tell();
             tokio::select! {
                 biased;
                 () = self.writable.notified() => {}
@@ -79,7 +82,7 @@ impl EventQueue {
         }
     }
 
-    /// Adds an event if there is room, else counts it as missed.
+    /// Adds an event if there is room, else counts it as missed. Tells nobody, as [`push`](Self::push).
     pub(crate) fn try_push(&self, event: &Arc<Event>) {
         let mut state = self.state.lock();
         if self.discards() || state.ended {
@@ -90,9 +93,15 @@ impl EventQueue {
             return;
         }
         state.events.push_back(event.clone());
-        drop(state);
-        self.arrived.notify_one();
-        self.readable.notify_one();
+        self.untold.store(true, Ordering::Release);
+    }
+
+    /// Wakes who waits for events, if there are new ones.
+    pub(crate) fn tell(&self) {
+        if self.untold.swap(false, Ordering::AcqRel) {
+            self.arrived.notify_one();
+            self.readable.notify_one();
+        }
     }
 
     /// No more events come.
@@ -122,7 +131,10 @@ impl EventQueue {
 
     fn take(&self, state: &mut State) -> Option<Next> {
         if let Some(event) = state.events.pop_front() {
-            self.writable.notify_one();
+            // Not for each: a run and a reader that wake one another for every event do little else.
+            if state.events.len() <= self.capacity / 2 {
+                self.writable.notify_one();
+            }
             return Some(Next::Event(event));
         }
         (state.ended || self.discards()).then_some(Next::End)
@@ -156,6 +168,86 @@ impl EventQueue {
                 self.arrived.wait_for(&mut state, timeout);
                 self.take(&mut state).unwrap_or(Next::Timeout)
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Context, Wake, Waker};
+
+    use futures_util::FutureExt as _;
+    use lomusai_wire::EventBody;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn event(seq: u64) -> Arc<Event> {
+        Arc::new(Event::new("r".into(), seq, 0, 0, EventBody::RunResumed))
+    }
+
+    fn push(queue: &EventQueue, seq: u64) -> Option<()> {
+        queue.push(&event(seq), &CancelToken::new()).now_or_never()
+    }
+
+    fn read(queue: &EventQueue) -> Option<u64> {
+        match queue.next().now_or_never()? {
+            Next::Event(event) => Some(event.seq),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_reader_that_waits_is_woken_once_for_all_that_came() {
+        let (queue, wakes) = (EventQueue::new(8), Arc::new(Wakes::default()));
+        let waker = Waker::from(wakes.clone());
+        let mut reader = pin!(queue.next());
+        assert!(reader.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        (1..=3).for_each(|seq| push(&queue, seq).unwrap());
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
+        queue.tell();
+        queue.tell();
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        assert_eq!(reader.now_or_never(), Some(Next::Event(event(1))));
+        assert_eq!((read(&queue), read(&queue), read(&queue)), (Some(2), Some(3), None));
+    }
+
+    #[test]
+    fn a_run_that_waits_for_room_goes_on_when_half_is_read_and_its_reader_was_told() {
+        let queue = EventQueue::new(4);
+        (1..=4).for_each(|seq| push(&queue, seq).unwrap());
+        let writers = Arc::new(Wakes::default());
+        let (last, cancel) = (event(5), CancelToken::new());
+        let mut writer = pin!(queue.push(&last, &cancel));
+        // Nobody told the reader; who waits for room does.
+        assert!(queue.untold.load(Ordering::Relaxed));
+        assert!(writer.as_mut().poll(&mut Context::from_waker(&Waker::from(writers.clone()))).is_pending());
+        assert!(!queue.untold.load(Ordering::Relaxed));
+        assert_eq!(read(&queue), Some(1));
+        assert_eq!(writers.0.load(Ordering::Relaxed), 0);
+        assert_eq!(read(&queue), Some(2));
+        assert_eq!(writers.0.load(Ordering::Relaxed), 1);
+        assert_eq!(writer.now_or_never(), Some(()));
+        assert_eq!((read(&queue), read(&queue), read(&queue)), (Some(3), Some(4), Some(5)));
+    }
+
+    #[test]
+    fn a_queue_of_one_passes_one_at_a_time() {
+        let queue = EventQueue::new(1);
+        for seq in 1..=3 {
+            push(&queue, seq).unwrap();
+            assert_eq!(push(&queue, 9), None);
+            assert_eq!(read(&queue), Some(seq));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! State asks for more: the next event that follows from it alone.
 
+use std::fmt;
 use std::sync::Arc;
 
 use lomusai_wire::{
@@ -43,9 +44,12 @@ impl AgentMachine {
     pub(super) fn chain_item(&self) -> Option<(EffectId, String)> {
         let (agent, state) = (self.agent(), &self.state);
         let chain = state.chain;
-        let nth = |names: &[String], id: String| names.get(chain).map(|name| (EffectId::from(id), name.clone()));
+        // Most agents have none: nothing is made for those.
+        let nth = |names: &[String], phase: fmt::Arguments<'_>| {
+            names.get(chain).map(|name| (EffectId::from(format!("{phase}.{chain}")), name.clone()))
+        };
         match state.phase {
-            Phase::Preparing => nth(&agent.processors.input, format!("0.input.{chain}")).or_else(|| {
+            Phase::Preparing => nth(&agent.processors.input, format_args!("0.input")).or_else(|| {
                 let asked = chain > agent.processors.input.len() || state.options.instructions.is_some();
                 match &agent.instructions {
                     Some(Instructions::Function { function }) if !asked => {
@@ -54,7 +58,7 @@ impl AgentMachine {
                     _ => None,
                 }
             }),
-            Phase::StepStart => nth(&agent.processors.step, format!("{}.step.{chain}", state.step)),
+            Phase::StepStart => nth(&agent.processors.step, format_args!("{}.step", state.step)),
             Phase::Reviewing => {
                 let mut items: Vec<(EffectId, String)> = Vec::new();
                 items.extend(
@@ -72,7 +76,7 @@ impl AgentMachine {
                 }
                 items.into_iter().nth(chain)
             }
-            Phase::Finishing(_) => nth(&agent.processors.output, format!("{}.output.{chain}", state.step)),
+            Phase::Finishing(_) => nth(&agent.processors.output, format_args!("{}.output", state.step)),
             _ => None,
         }
     }
