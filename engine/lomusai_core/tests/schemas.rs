@@ -145,7 +145,7 @@ fn complaints(provider: &Subset, schema: &Value) -> Vec<String> {
     } else if std::ptr::eq(provider, &subset::GEMINI_JSON) {
         &["allOf", "not", "if", "const", "pattern", "minLength", "uniqueItems", "exclusiveMinimum", "patternProperties"]
     } else if std::ptr::eq(provider, &subset::XAI) {
-        &["allOf", "oneOf", "not", "minLength", "maxLength", "minItems", "maxItems", "minContains", "uniqueItems"]
+        &["contains", "minContains", "maxContains", "uniqueItems", "multipleOf", "patternProperties"]
     } else if std::ptr::eq(provider, &subset::OLLAMA) {
         &["$ref", "$defs", "definitions", "allOf", "oneOf", "const", "format", "pattern", "additionalProperties"]
     } else if std::ptr::eq(provider, &subset::COHERE) {
@@ -278,6 +278,34 @@ fn optional_properties_are_nullable_where_all_are_required() {
     assert_eq!(schema["properties"]["kind"], json!({"const": "x"}));
     assert_eq!(schema["properties"]["at"]["type"], json!(["string", "null"]));
     assert_eq!(schema["properties"]["level"]["enum"], json!([1, 2, null]));
+}
+
+#[test]
+fn xai_gets_whole_patterns_open_maps_tuples_and_ends_of_references() {
+    let schema = raw(
+        r##"{"type":"object","properties":{"mail":{"type":"string","pattern":"@"},"code":{"type":"string","pattern":"^[A-Z]+$"},"word":{"type":"string","pattern":"\\bx"},
+            "map":{"type":"object"},"of":{"type":"object","additionalProperties":{"type":"integer"}},"shut":{"type":"object","additionalProperties":false},
+            "pair":{"type":"array","items":[{"type":"string"},{"type":"integer"}],"maxItems":2},"tree":{"$ref":"#/$defs/node"}},
+            "$defs":{"node":{"type":"object","properties":{"next":{"$ref":"#/$defs/node"}}}}}"##,
+    );
+    let compiled = compiled(&subset::XAI, &schema);
+    let properties = &compiled.schema.to_value()["properties"];
+    assert_eq!((&properties["mail"]["pattern"], &properties["code"]["pattern"]), (&json!(".*@.*"), &json!("[A-Z]+")));
+    assert_eq!(properties["word"], json!({"type": "string", "description": "pattern: \"\\\\bx\""}));
+    assert_eq!(properties["map"]["additionalProperties"], true);
+    assert_eq!(properties["of"]["additionalProperties"], json!({"type": "integer"}));
+    assert_eq!(properties["shut"]["additionalProperties"], false);
+    assert_eq!(
+        (&properties["pair"]["prefixItems"][1]["type"], properties["pair"].get("items")),
+        (&json!("integer"), None)
+    );
+    assert_eq!(properties["tree"]["properties"]["next"].get("$ref"), None);
+    let lost: Vec<&str> = compiled.lost.iter().map(|loss| loss.keyword.as_str()).collect();
+    assert_eq!(lost, ["pattern", "$ref", "$ref"]);
+    assert!(!compiled.narrows());
+    // Others that are held to a part of JSON Schema know no lists of items at all.
+    let openai = subset::OPENAI.compile(&schema).schema.to_value();
+    assert_eq!(openai["properties"]["pair"].get("items"), None);
 }
 
 #[test]

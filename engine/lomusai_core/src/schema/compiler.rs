@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use lomusai_wire::RawJson;
 use serde_json::Value;
 
+use super::pattern;
 use super::subset::{Compiled, Loss, Nulls, References, Subset};
 use super::tree::{Object, Tree};
 
@@ -88,6 +89,8 @@ impl Compiler<'_> {
         self.choices(&mut object, pointer);
         self.types(&mut object, pointer);
         self.constants(&mut object, pointer);
+        self.patterns(&mut object, pointer);
+        self.tuples(&mut object);
         self.drop_untaken(&mut object, pointer);
         self.children(&mut object, pointer, depth);
         self.objects(&mut object, pointer, depth);
@@ -276,6 +279,35 @@ impl Compiler<'_> {
         describe(object, &format!("one of {}", serde_json::to_string(&values).unwrap_or_default()));
     }
 
+    /// Has a pattern match the whole text, where the provider does so.
+    fn patterns(&mut self, object: &mut Object, pointer: &str) {
+        if !self.subset.whole_patterns {
+            return;
+        }
+        let Some(text) = object.get("pattern").and_then(Tree::as_str).map(str::to_owned) else { return };
+        match pattern::whole(&text) {
+            Some(whole) => object.set("pattern", whole.as_str()),
+            None => {
+                object.remove("pattern");
+                let reason = format!("{} have no `pattern` like this; it is told in the description", self.subset.name);
+                self.lose(pointer, "pattern", false, reason);
+                describe(object, &format!("pattern: {}", Value::from(text)));
+            }
+        }
+    }
+
+    /// A list of `items`, of drafts before 2020-12, by its new name.
+    fn tuples(&self, object: &mut Object) {
+        if self.subset.keywords.is_none() || !self.subset.takes("prefixItems") {
+            return;
+        }
+        for (field, value) in &mut object.0 {
+            if field == "items" && value.as_list().is_some() {
+                "prefixItems".clone_into(field);
+            }
+        }
+    }
+
     /// `["string", "null"]` in the words of the provider.
     fn types(&mut self, object: &mut Object, pointer: &str) {
         if self.subset.nulls == Nulls::Types {
@@ -346,6 +378,8 @@ impl Compiler<'_> {
                 "minItems" if self.subset.small_min_items => {
                     matches!(&value, Tree::Plain(number) if number.as_u64().is_some_and(|n| n <= 1))
                 }
+                // Who does not know lists of them refuses the schema.
+                "items" if value.as_list().is_some() && self.subset.keywords.is_some() => false,
                 // Said by what the children and the closing below make of it.
                 "additionalProperties" | "$defs" | "definitions" => true,
                 "nullable" if self.subset.nulls == Nulls::Nullable => true,
@@ -462,6 +496,11 @@ impl Compiler<'_> {
                 Open::Any => {}
             }
             object.set("additionalProperties", false);
+        } else if self.subset.opened_by_word {
+            // With names listed, others are an accident of JSON Schema, as above.
+            if matches!(open, Open::Any) && bare {
+                object.set("additionalProperties", true);
+            }
         } else if !self.subset.takes("additionalProperties") && object.remove("additionalProperties").is_some() {
             match open {
                 Open::Map => {

@@ -2,6 +2,7 @@
 
 mod compiler;
 mod nulls;
+mod pattern;
 mod plain;
 pub mod subset;
 mod tree;

@@ -37,6 +37,10 @@ pub struct Subset {
     pub(super) root_keywords: Option<&'static [&'static str]>,
     /// How deep objects may nest.
     pub(super) depth_max: Option<usize>,
+    /// A `pattern` is matched against the whole text, and knows no lookaround and the like.
+    pub(super) whole_patterns: bool,
+    /// Objects are closed that do not say `additionalProperties: true`.
+    pub(super) opened_by_word: bool,
 }
 
 #[derive(Debug, PartialEq)]
@@ -114,6 +118,8 @@ const PLAIN: Subset = Subset {
     small_min_items: false,
     root_keywords: None,
     depth_max: None,
+    whole_patterns: false,
+    opened_by_word: false,
 };
 
 /// All of JSON Schema: arguments of tools that are told, not enforced, at most providers.
@@ -189,7 +195,8 @@ pub static ANTHROPIC: Subset = Subset {
     ..PLAIN
 };
 
-/// What xAI enforces: arguments of tools always, and `json_schema` answers. <https://docs.x.ai/docs/guides/structured-outputs>
+/// What xAI takes: arguments of tools always, and `json_schema` answers. Of `not`, `if`, several parts of `allOf`, other formats and very large
+/// bounds it says that the model keeps to them, and does not enforce them. <https://docs.x.ai/developers/model-capabilities/text/structured-outputs>
 pub static XAI: Subset = Subset {
     name: "xAI's structured outputs",
     keywords: Some(&[
@@ -200,9 +207,16 @@ pub static XAI: Subset = Subset {
         "required",
         "additionalProperties",
         "items",
+        "prefixItems",
         "enum",
         "const",
         "anyOf",
+        "oneOf",
+        "allOf",
+        "not",
+        "if",
+        "then",
+        "else",
         "$ref",
         "$defs",
         "definitions",
@@ -213,8 +227,17 @@ pub static XAI: Subset = Subset {
         "maximum",
         "exclusiveMinimum",
         "exclusiveMaximum",
+        "minLength",
+        "maxLength",
+        "minItems",
+        "maxItems",
+        "minProperties",
+        "maxProperties",
     ]),
+    references: References::Finite,
     root_object: true,
+    whole_patterns: true,
+    opened_by_word: true,
     ..PLAIN
 };
 
