@@ -6,7 +6,7 @@ pub(super) fn whole(pattern: &str) -> Option<String> {
     let starts = pattern.starts_with('^');
     let body = &pattern[usize::from(starts)..];
     let escapes = body.strip_suffix('$').map_or(0, |rest| rest.bytes().rev().take_while(|byte| *byte == b'\\').count());
-    let ends = body.ends_with('$') && escapes % 2 == 0;
+    let ends = body.ends_with('$') && escapes.is_multiple_of(2);
     let body = &body[..body.len() - usize::from(ends)];
     let has_choice = choice(body)?;
     if has_choice && (starts || ends) {

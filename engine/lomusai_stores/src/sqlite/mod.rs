@@ -2,7 +2,7 @@
 //!
 //! # One file
 //! Beside `agents.db` lie `agents.db-wal` and `agents.db-shm` while it is open, and after a crash: they belong to it, move them
-//! together. Several processes may use the file at once, on one machine: its locks do not hold on network file systems.
+//! together. The first is a log of what was committed last, emptied into the file whenever it has 16 MB. Several processes may use the file at once, on one machine: its locks do not hold on network file systems.
 //!
 //! # What a crash can lose
 //! A killed process loses nothing that was acknowledged. A power cut loses nothing that was acknowledged under [`Sync::Full`];
