@@ -262,3 +262,40 @@ fn fields_are_of_the_types_that_recorded_clients_send() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn what_came_with_results_is_shown_to_xai_behind_all_of_them() {
+    let calls = [ToolCall::new("c1.0", "see", "{}"), ToolCall::new("c1.1", "count", "{}")];
+    let mut seen = ToolResult::new(&calls[0], ToolStatus::Ok, json!("a cat"));
+    seen.content = vec![Part::Image { source: Source::Data("aGVsbG8=".into()), media_type: Some("image/png".into()) }];
+    let counted = ToolResult::new(&calls[1], ToolStatus::Ok, json!(3));
+    let mut request = ModelRequest::default();
+    request.model = "grok-4".into();
+    let calls = calls.map(Part::ToolCall).into();
+    let messages = [
+        Message::user("look"),
+        Message::new(Role::Assistant, calls),
+        Message::new(Role::Tool, vec![Part::ToolResult(seen)]),
+        Message::new(Role::Tool, vec![Part::ToolResult(counted)]),
+        Message::user("well?"),
+    ];
+    request.messages = messages.into_iter().map(Arc::new).collect();
+    let items = |kind: &str| -> Vec<Value> {
+        let body: Value = serde_json::from_slice(&replay::body(kind, &request, true).unwrap()).unwrap();
+        body["input"].as_array().unwrap().clone()
+    };
+    let words: Vec<String> = items("xai-responses")
+        .iter()
+        .map(|item| (item["type"].as_str().or(item["role"].as_str())).unwrap().into())
+        .collect();
+    assert_eq!(
+        words,
+        ["user", "function_call", "function_call", "function_call_output", "function_call_output", "user", "user"]
+    );
+    let xai = items("xai-responses");
+    assert_eq!((&xai[3]["output"], &xai[4]["output"]), (&json!("a cat"), &json!("3")));
+    assert_eq!(xai[5]["content"][0]["text"], "Content of the result of the tool see:");
+    assert_eq!(xai[5]["content"][1]["image_url"], "data:image/png;base64,aGVsbG8=");
+    // OpenAI takes it in the result itself.
+    assert_eq!(items("openai")[3]["output"][1]["type"], "input_image");
+}

@@ -13,6 +13,8 @@ use crate::wire::{Fold, Post, Wire};
 #[derive(Debug)]
 pub(crate) struct Responses {
     schemas: Schemas,
+    /// Whether results of tools are texts: images and files that came with them are shown by a user's message behind them.
+    text_results: bool,
 }
 
 /// OpenAI itself, and Azure. <https://platform.openai.com/docs/api-reference/responses/create>
@@ -22,15 +24,17 @@ pub(crate) static OPENAI: Responses = Responses {
         tools: Rule::Strict { enforced: &subset::OPENAI, told: &subset::OBJECT },
         output: Rule::Strict { enforced: &subset::OPENAI, told: &subset::ALL },
     },
+    text_results: false,
 };
 
-/// xAI, which enforces what it is given, asked or not. <https://docs.x.ai/docs/guides/structured-outputs>
+/// xAI, which enforces what it is given, asked or not. <https://docs.x.ai/docs/api-reference#create-new-response>
 #[cfg(feature = "xai")]
 pub(crate) static XAI: Responses = Responses {
     schemas: Schemas {
         tools: Rule::Told(&subset::XAI),
         output: Rule::Strict { enforced: &subset::XAI, told: &subset::ALL },
     },
+    text_results: true,
 };
 
 impl Wire for Responses {
@@ -39,7 +43,7 @@ impl Wire for Responses {
     }
 
     fn post(&self, question: &Question<'_>) -> Result<Post> {
-        let body = request::body(question)?;
+        let body = request::body(question, self.text_results)?;
         Ok(Post { path: vec!["responses".into()], query: &[], body })
     }
 

@@ -17,7 +17,7 @@ use crate::wire::{extra, is_foreign};
 const LAST: &str = "last";
 
 /// The body to post.
-pub(super) fn body(question: &Question<'_>) -> Result<Vec<u8>> {
+pub(super) fn body(question: &Question<'_>, text_results: bool) -> Result<Vec<u8>> {
     let (name, model, request) = (question.name, question.model, question.request);
     let settings = &request.settings;
     let extra = extra(request, name)?;
@@ -25,7 +25,7 @@ pub(super) fn body(question: &Question<'_>) -> Result<Vec<u8>> {
     let (previous, skipped) = known.map_or((None, 0), |wanted| previous(name, &request.messages, wanted));
     let skipped = if skipped > 0 { skipped + question.added() } else { 0 };
 
-    let (instructions, input) = Writer::new(name).conversation(question.messages(), skipped);
+    let (instructions, input) = Writer::new(name, text_results).conversation(question.messages(), skipped);
     let mut body = Object::new().with("model", model);
     body.optional("instructions", Some(instructions).filter(|text| !text.is_empty()));
     body.set("input", input);
@@ -103,11 +103,14 @@ struct Writer<'a> {
     name: &'a str,
     ids: WireIds<'a>,
     items: Vec<Json<'a>>,
+    text_results: bool,
+    /// What came with results, where these are texts: shown once all results of the step are there.
+    attachments: Vec<Json<'a>>,
 }
 
 impl<'a> Writer<'a> {
-    fn new(name: &'a str) -> Self {
-        Self { name, ids: WireIds::new(IdRule::Any), items: Vec::new() }
+    fn new(name: &'a str, text_results: bool) -> Self {
+        Self { name, ids: WireIds::new(IdRule::Any), items: Vec::new(), text_results, attachments: Vec::new() }
     }
 
     fn conversation(
@@ -122,6 +125,10 @@ impl<'a> Writer<'a> {
             if place == skipped {
                 // What the server knows is not said again; the ids of its calls are still needed.
                 self.items.clear();
+                self.attachments.clear();
+            }
+            if message.role != Role::Tool {
+                self.show_attachments();
             }
             match message.role {
                 Role::System if !begun => join(&mut instructions, message),
@@ -134,6 +141,7 @@ impl<'a> Writer<'a> {
             }
             begun |= message.role != Role::System;
         }
+        self.show_attachments();
         if skipped >= count && skipped > 0 {
             self.items.clear();
         }
@@ -261,6 +269,11 @@ impl<'a> Writer<'a> {
         self.flush(&mut parts);
     }
 
+    fn show_attachments(&mut self) {
+        let mut parts = std::mem::take(&mut self.attachments);
+        self.flush(&mut parts);
+    }
+
     fn flush(&mut self, parts: &mut Vec<Json<'a>>) {
         if !parts.is_empty() {
             let content: Json<'a> = std::mem::take(parts).into();
@@ -276,8 +289,13 @@ impl<'a> Writer<'a> {
             return;
         };
         let mut item = Object::new().with("type", "function_call_output").with("call_id", id);
-        if result.content.is_empty() {
+        if result.content.is_empty() || self.text_results {
             item.set("output", text);
+            let mut shown = result.content.iter().filter_map(input).peekable();
+            if shown.peek().is_some() {
+                self.attachments.push(text_part(format!("Content of the result of the tool {}:", result.name)));
+                self.attachments.extend(shown);
+            }
         } else {
             let mut output = if text.is_empty() { Vec::new() } else { vec![text_part(text)] };
             output.extend(result.content.iter().filter_map(input));
