@@ -16,8 +16,8 @@ use crate::wire::{Fold, Post, Wire};
 pub(crate) struct Dialect {
     /// The field of the most tokens in an answer.
     max_tokens: &'static str,
-    /// The field of the seed.
-    seed: &'static str,
+    /// The field of the seed, where there is one.
+    seed: Option<&'static str>,
     /// Whether it knows `top_k`.
     top_k: bool,
     /// The word for "some tool must be called".
@@ -89,7 +89,7 @@ static TOLD: Schemas = Schemas { tools: Rule::Told(&subset::ALL), output: Rule::
 /// Any server that speaks this API: what most of them take.
 pub(crate) static COMPATIBLE: Dialect = Dialect {
     max_tokens: "max_tokens",
-    seed: "seed",
+    seed: Some("seed"),
     // Not OpenAI's, but of most servers that copy its API. One that has no such field says so, which is better than silence.
     top_k: true,
     required: "required",
@@ -117,7 +117,7 @@ pub(crate) static OPENAI: Dialect = Dialect {
 /// <https://docs.mistral.ai/api/endpoint/chat>
 #[cfg(feature = "mistral")]
 pub(crate) static MISTRAL: Dialect = Dialect {
-    seed: "random_seed",
+    seed: Some("random_seed"),
     top_k: false,
     required: "any",
     asks_for_usage: false,
@@ -134,6 +134,7 @@ pub(crate) static MISTRAL: Dialect = Dialect {
 /// <https://api-docs.deepseek.com/api/create-chat-completion>
 #[cfg(feature = "deepseek")]
 pub(crate) static DEEPSEEK: Dialect = Dialect {
+    seed: None,
     top_k: false,
     // `strict` tools are of another address, for trying out.
     schemas: &Schemas { tools: Rule::Told(&subset::OBJECT), output: Rule::Words },

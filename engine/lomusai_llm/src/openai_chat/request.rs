@@ -54,7 +54,9 @@ impl Serialize for Body<'_> {
         fields.optional("stop", Some(&settings.stop_sequences).filter(|stop| !stop.is_empty()))?;
         fields.optional("presence_penalty", settings.presence_penalty)?;
         fields.optional("frequency_penalty", settings.frequency_penalty)?;
-        fields.optional(dialect.seed, settings.seed)?;
+        if let Some(seed) = dialect.seed {
+            fields.optional(seed, settings.seed)?;
+        }
         match &question.output {
             Some(output) => fields.optional("response_format", Some(ResponseFormat::new(question, output)))?,
             None if question.request.output.is_some() => {
