@@ -27,8 +27,9 @@ async function often(one, runs = RUNS) {
   const half = async (upto) => {
     const loop = async () => {
       while (number < upto) {
-        await one(number++);
-        if (SOAK && number % Math.ceil(runs / 10) === 0) console.log(`#   ${number} of ${runs} after ${(Date.now() - begun) / 1000 | 0} s`);
+        const mine = number++;
+        await one(mine);
+        if (SOAK && (mine + 1) % Math.ceil(runs / 10) === 0) console.log(`#   ${mine + 1} of ${runs} after ${(Date.now() - begun) / 1000 | 0} s`);
       }
     };
     await Promise.all(Array.from({ length: AT_ONCE }, loop));
