@@ -284,7 +284,7 @@ fn optional_properties_are_nullable_where_all_are_required() {
 fn xai_gets_whole_patterns_open_maps_tuples_and_ends_of_references() {
     let schema = raw(
         r##"{"type":"object","properties":{"mail":{"type":"string","pattern":"@"},"code":{"type":"string","pattern":"^[A-Z]+$"},"word":{"type":"string","pattern":"\\bx"},
-            "map":{"type":"object"},"of":{"type":"object","additionalProperties":{"type":"integer"}},"shut":{"type":"object","additionalProperties":false},
+            "map":{"type":"object"},"none":{"type":"object","properties":{}},"of":{"type":"object","additionalProperties":{"type":"integer"}},"shut":{"type":"object","additionalProperties":false},
             "pair":{"type":"array","items":[{"type":"string"},{"type":"integer"}],"maxItems":2},"tree":{"$ref":"#/$defs/node"}},
             "$defs":{"node":{"type":"object","properties":{"next":{"$ref":"#/$defs/node"}}}}}"##,
     );
@@ -293,6 +293,7 @@ fn xai_gets_whole_patterns_open_maps_tuples_and_ends_of_references() {
     assert_eq!((&properties["mail"]["pattern"], &properties["code"]["pattern"]), (&json!(".*@.*"), &json!("[A-Z]+")));
     assert_eq!(properties["word"], json!({"type": "string", "description": "pattern: \"\\\\bx\""}));
     assert_eq!(properties["map"]["additionalProperties"], true);
+    assert_eq!(properties["none"].get("additionalProperties"), None);
     assert_eq!(properties["of"]["additionalProperties"], json!({"type": "integer"}));
     assert_eq!(properties["shut"]["additionalProperties"], false);
     assert_eq!(

@@ -55,7 +55,7 @@ impl Publisher {
         self.place.lock().seq
     }
 
-    /// Gives durable events their numbers. They count once [`advance`](Self::advance) says that they are committed.
+    /// Gives durable events their numbers. They count once they are [`committed`](Self::committed).
     pub(crate) fn number(&self, bodies: Vec<EventBody>, at_ms: u64) -> Arc<[Arc<Event>]> {
         let seq = self.seq();
         let numbered = bodies.into_iter().zip(seq + 1..);

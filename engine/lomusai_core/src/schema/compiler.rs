@@ -497,8 +497,8 @@ impl Compiler<'_> {
             }
             object.set("additionalProperties", false);
         } else if self.subset.opened_by_word {
-            // With names listed, others are an accident of JSON Schema, as above.
-            if matches!(open, Open::Any) && bare {
+            // With names listed, others are an accident of JSON Schema, as above; an empty list of them means that there are none.
+            if matches!(open, Open::Any) && object.get("properties").is_none() {
                 object.set("additionalProperties", true);
             }
         } else if !self.subset.takes("additionalProperties") && object.remove("additionalProperties").is_some() {
