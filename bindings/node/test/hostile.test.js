@@ -46,16 +46,17 @@ async function often(one, runs = RUNS) {
 
 /**
  * What JavaScript's heap holds, and what is allocated beside it. The size of the process would not do: V8 takes and returns its heap in
- * steps of megabytes. Finalizers run a little later, and what they let go of can only then be collected: so until nothing changes.
+ * steps of megabytes. Finalizers run a little later, and what they let go of can only then be collected: so until nothing has changed for
+ * ten times. Once will not do, for a busy machine's collector may be resting.
  */
 async function used() {
   if (!global.gc) return { heap: 0, native: 0 };
   let heap = Infinity;
-  for (let i = 0; i < 100; i += 1) {
+  for (let i = 0, same = 0; i < 200 && same < 10; i += 1) {
     await sleep(10);
     global.gc();
     const now = process.memoryUsage().heapUsed;
-    if (i >= 3 && Math.abs(heap - now) < 4096) break;
+    same = Math.abs(heap - now) < 4096 ? same + 1 : 0;
     heap = now;
   }
   const count = process.env.LOMUSAI_MALLOC_COUNT;

@@ -115,6 +115,32 @@ function work(workerData) {
   return { worker, message, exit };
 }
 
+test('a closed engine holds no files and no threads, collected or not', { skip: !fs.existsSync('/proc/self/fd') }, async () => {
+  const { code, err } = await run(`
+    const fs = require('node:fs');
+    const { Agent, Engine, scriptedModel, tool } = lomusai;
+    const held = () => ['fd', 'task'].map((folder) => fs.readdirSync('/proc/self/' + folder).length);
+    const kept = [];
+    const once = async (closesEarly) => {
+      const engine = new Engine();
+      const closes = tool({ name: 'closes', execute: () => { if (closesEarly) engine.close(); return 1; } });
+      const agent = new Agent({ engine, name: 'a', model: scriptedModel([{ calls: [{ name: 'closes' }] }, { says: 'hi' }]), tools: [closes] });
+      await agent.generate('x').catch(() => {});
+      await engine.close();
+      kept.push(engine);
+    };
+    await once(false);
+    const before = held();
+    for (let i = 0; i < 40; i += 1) await once(i % 2 === 0);
+    const patience = Date.now() + 5_000;
+    // Threads that closed themselves end a little later.
+    while (held().some((now, i) => now > before[i] + 1) && Date.now() < patience) await new Promise((r) => setTimeout(r, 20));
+    const after = held();
+    if (after.some((now, i) => now > before[i] + 1)) throw new Error(before + ' became ' + after + ' for ' + kept.length);
+  `);
+  assert.equal(code, 0, err);
+});
+
 test('four workers run at once and end by themselves', async () => {
   const workers = Array.from({ length: 4 }, () => work({ runs: 300 }));
   for (const { message, exit } of workers) {

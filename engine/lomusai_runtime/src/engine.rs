@@ -22,7 +22,7 @@ use lomusai_wire::{
     WorkflowSpec, codes,
 };
 use serde::Deserialize;
-use tokio::runtime::{Handle, Runtime, RuntimeFlavor};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
 use crate::budgets::Budgets;
@@ -35,6 +35,7 @@ use crate::queue::EventQueue;
 use crate::registry::{ComponentKind, Registry};
 use crate::retention::Retention;
 use crate::run::{Live, Observer, Run, RunRequest, RunResult};
+use crate::threads::Threads;
 
 /// An agent engine. Clones share it. Thread-safe throughout.
 ///
@@ -156,12 +157,9 @@ impl EngineBuilder {
         }
         let replays = cassette.as_ref().is_some_and(|cassette| cassette.only_replays());
         let registry = Registry::new(self.router, self.config.provider_limits.clone(), replays);
-        let (handle, runtime) = match self.runtime {
-            Some(handle) => (handle, None),
-            None => {
-                let runtime = threads(self.config.threads)?;
-                (runtime.handle().clone(), Some(runtime))
-            }
+        let threads = match self.runtime {
+            Some(handle) => Threads::of(handle),
+            None => Threads::start(self.config.threads)?,
         };
         Ok(Engine(Arc::new(Inner {
             models: ModelTable::built_in().clone().with(&self.config.models),
@@ -177,8 +175,7 @@ impl EngineBuilder {
             live: Mutex::default(),
             stored_specs: Mutex::default(),
             loading: tokio::sync::Mutex::new(()),
-            handle,
-            runtime: Mutex::new(runtime),
+            threads,
             closed: AtomicBool::new(false),
             seen_alive: tokio::sync::OnceCell::new(),
             beating: AtomicBool::new(false),
@@ -189,16 +186,6 @@ impl EngineBuilder {
             scheduling: AtomicBool::new(false),
         })))
     }
-}
-
-/// The engine's own threads, so many or one per core.
-fn threads(threads: Option<usize>) -> Result<Runtime> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.enable_all().thread_name("lomusai");
-    if let Some(threads) = threads {
-        builder.worker_threads(threads.max(1));
-    }
-    builder.build().map_err(|e| Error::new(codes::INTERNAL, format!("the engine's threads cannot be started: {e}")))
 }
 
 impl Engine {
@@ -616,7 +603,7 @@ impl Engine {
     pub fn block_on<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Result<T> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         self.0.open()?;
-        self.0.handle.spawn(async move {
+        self.0.threads.spawn(async move {
             let _ = sender.send(future.await);
         });
         may_block(|| receiver.recv()).map_err(|_| closed())
@@ -628,8 +615,7 @@ impl Engine {
     /// `engine_closed`.
     pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) -> Result<()> {
         self.0.open()?;
-        self.0.handle.spawn(future);
-        Ok(())
+        self.0.threads.spawn(future).map(drop).ok_or_else(closed)
     }
 
     /// Closes the engine: refuses new work, cancels runs that have a reader, leaves detached runs of a durable store for the next
@@ -640,19 +626,14 @@ impl Engine {
         }
         let inner = self.0.clone();
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        self.0.handle.spawn(async move {
+        self.0.threads.spawn(async move {
             inner.wind_down(timeout).await;
             let _ = sender.send(());
         });
         // A little more than the runs get, for the store.
         let _ = may_block(|| receiver.recv_timeout(timeout + Duration::from_secs(5)));
-        let runtime = self.0.runtime.lock().take();
-        match runtime {
-            // Blocking on an engine thread would be a deadlock: the threads stop by themselves then.
-            Some(runtime) if Handle::try_current().is_ok() => runtime.shutdown_background(),
-            Some(runtime) => runtime.shutdown_timeout(Duration::from_millis(500)),
-            None => {}
-        }
+        self.0.threads.stop();
+        self.0.registry.forget_routed();
         Ok(())
     }
 
@@ -664,9 +645,7 @@ impl Engine {
     /// Leaves the engine's threads alone for good: for a child process after a fork, in which they do not exist.
     pub fn abandon(self) {
         self.0.closed.store(true, Ordering::Release);
-        if let Some(runtime) = self.0.runtime.lock().take() {
-            std::mem::forget(runtime);
-        }
+        self.0.threads.abandon();
         std::mem::forget(self);
     }
 

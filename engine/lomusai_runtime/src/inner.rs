@@ -23,7 +23,6 @@ use lomusai_wire::{
     Command, Context, EffectId, Event, History, Kind, LogLevel, Message, ModelInfo, OnBusy, Parent, PendingKind, RunId,
     RunInfo, RunStatus, SpecKind, StartRequest, ToolReply, WorkflowRequest, codes,
 };
-use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::budgets::{Budgets, RunBudgets};
@@ -34,6 +33,7 @@ use crate::publisher::Publisher;
 use crate::queue::EventQueue;
 use crate::registry::{Registry, split};
 use crate::run::{Child, Live, Msg, RunRequest, Settled};
+use crate::threads::Threads;
 
 /// What every clone of an engine shares.
 pub(crate) struct Inner {
@@ -53,8 +53,7 @@ pub(crate) struct Inner {
     pub(crate) stored_specs: Mutex<HashSet<String>>,
     /// Held while a stored run is taken over, so that it is not taken twice by this engine.
     pub(crate) loading: tokio::sync::Mutex<()>,
-    pub(crate) handle: Handle,
-    pub(crate) runtime: Mutex<Option<Runtime>>,
+    pub(crate) threads: Threads,
     pub(crate) closed: AtomicBool,
     /// Set once a shared store has had the engine's first sign of life.
     pub(crate) seen_alive: tokio::sync::OnceCell<()>,
@@ -337,7 +336,7 @@ impl Inner {
 
     pub(crate) fn spawn(self: &Arc<Self>, driver: Driver, first: First, begun: Option<oneshot::Sender<Result<()>>>) {
         self.beat();
-        self.handle.spawn(driver.drive(first, begun));
+        self.threads.spawn(driver.drive(first, begun));
     }
 
     /// Keeps this engine's leases alive, where others could take its runs over.
@@ -347,7 +346,7 @@ impl Inner {
         }
         let weak = Arc::downgrade(self);
         let lease_ms = self.config.lease_ms.max(300);
-        self.handle.spawn(async move {
+        self.threads.spawn(async move {
             while let Some(inner) = weak.upgrade() {
                 if inner.closed.load(Ordering::Acquire) && inner.live.lock().is_empty() {
                     return;
@@ -382,7 +381,7 @@ impl Inner {
             return;
         }
         let weak = Arc::downgrade(self);
-        self.handle.spawn(async move {
+        self.threads.spawn(async move {
             while let Some(inner) = weak.upgrade() {
                 if inner.closed.load(Ordering::Acquire) {
                     return;
@@ -534,8 +533,8 @@ impl Inner {
         queue: Option<Arc<EventQueue>>,
     ) -> Result<Option<Arc<Live>>> {
         let (inner, run_id) = (self.clone(), run_id.clone());
-        let told = self.handle.spawn(async move { inner.command_here(&run_id, command, host, queue).await });
-        told.await.unwrap_or_else(|_| Err(closed()))
+        let told = self.threads.spawn(async move { inner.command_here(&run_id, command, host, queue).await });
+        told.ok_or_else(closed)?.await.unwrap_or_else(|_| Err(closed()))
     }
 
     async fn command_here(
@@ -656,15 +655,6 @@ impl Inner {
         for live in lives {
             live.settled.set(Err(closed()));
             live.publisher.end();
-        }
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.get_mut().take() {
-            // May happen on one of the runtime's own threads, where waiting is not allowed.
-            runtime.shutdown_background();
         }
     }
 }

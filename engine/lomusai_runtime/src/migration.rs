@@ -182,7 +182,7 @@ impl Inner {
         let limit = Duration::from_millis(plan.spec.limits.function_ms());
         let (reply, answered) = oneshot::channel();
         // As a task: whoever waits for the run need not be on one of our threads, and a panic is its own.
-        self.handle.spawn(async move {
+        self.threads.spawn(async move {
             let _ = reply.send(tokio::time::timeout(limit, function.call(context, question)).await);
         });
         let said = match answered.await {

@@ -143,7 +143,7 @@ impl Inner {
     /// Cancels a child that may only be in the store. In the background: its parent does not wait for it.
     pub(crate) fn cancel_child(self: &Arc<Self>, child: RunId) {
         let inner = Arc::downgrade(self);
-        self.handle.spawn(async move {
+        self.threads.spawn(async move {
             while let Some(inner) = inner.upgrade() {
                 let command = Command::Cancel { grace_ms: 0, reason: Some(PARENT_CANCELLED.into()) };
                 match inner.command(&child, command, None, None).await {

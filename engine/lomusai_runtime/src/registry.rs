@@ -309,6 +309,12 @@ impl Registry {
         Ok(Some(provider))
     }
 
+    /// Lets go of what the router has made, and the connections that it keeps.
+    pub(crate) fn forget_routed(&self) {
+        self.routed.lock().clear();
+        self.routed_embedders.lock().clear();
+    }
+
     /// What there is to ask: registered providers, and the router's with why they cannot be asked where they cannot.
     pub(crate) fn providers(&self) -> BTreeMap<String, Option<String>> {
         let mut all: BTreeMap<String, Option<String>> =

@@ -465,7 +465,7 @@ impl Inner {
             return;
         }
         let weak = Arc::downgrade(self);
-        self.handle.spawn(async move {
+        self.threads.spawn(async move {
             let mut next: BTreeMap<String, Option<u64>> = BTreeMap::new();
             let (mut read_ms, mut tidied_ms): (Option<u64>, Option<u64>) = (None, None);
             // The clock may be set back.
