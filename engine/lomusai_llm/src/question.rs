@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lomusai_core::schema::subset::{Loss, Subset};
 use lomusai_core::sync::Mutex;
-use lomusai_wire::{Message, ModelRequest, ModelTool, RawJson};
+use lomusai_wire::{Message, ModelRequest, ModelTool, RawJson, ToolChoice};
 
 /// How a provider takes schemas of one use.
 #[derive(Debug)]
@@ -24,9 +24,37 @@ pub(crate) enum Rule {
 #[derive(Debug)]
 pub(crate) struct Schemas {
     /// Of the arguments of tools.
-    pub(crate) tools: Rule,
+    tools: Rule,
     /// Of the answer.
-    pub(crate) output: Rule,
+    output: Rule,
+    holds: Holds,
+}
+
+/// When a provider can be asked for an answer that is JSON. When it cannot, the model is told in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holds {
+    Always,
+    /// Not where there are tools: the request would be refused, or no tool ever be called.
+    WithoutTools,
+    /// Nor in pieces: such an answer is asked for whole.
+    WholeWithoutTools,
+}
+
+impl Schemas {
+    /// Rules for the arguments of tools and for the answer, which hold side by side.
+    pub(crate) const fn new(tools: Rule, output: Rule) -> Self {
+        Self { tools, output, holds: Holds::Always }
+    }
+
+    /// The same rules, but that of the answer only where there are no tools.
+    pub(crate) const fn without_tools(self) -> Self {
+        Self { holds: Holds::WithoutTools, ..self }
+    }
+
+    /// The same rules, but that of the answer only where there are no tools, and where it need not come in pieces.
+    pub(crate) const fn whole_without_tools(self) -> Self {
+        Self { holds: Holds::WholeWithoutTools, ..self }
+    }
 }
 
 /// A schema as a provider takes it.
@@ -52,6 +80,8 @@ pub(crate) struct Question<'a> {
     tools: Vec<Arc<Fitted>>,
     /// The schema of the answer, where the provider can hold the model to it.
     pub(crate) output: Option<Arc<Fitted>>,
+    /// Whether the answer is to be JSON and the provider may be asked for that, with a schema or without.
+    pub(crate) json: bool,
 }
 
 impl<'a> Question<'a> {
@@ -66,13 +96,16 @@ impl<'a> Question<'a> {
     ) -> Self {
         let tool = |tool: &ModelTool| fitter.fit(&schemas.tools, &tool.input_schema).unwrap_or_else(|| as_it_is(tool));
         let tools = request.tools.iter().map(tool).collect();
-        let output = request.output.as_ref().and_then(|output| fitter.fit(&schemas.output, &output.schema));
+        let json = request.output.is_some() && (schemas.holds == Holds::Always || request.tools.is_empty());
+        let output = request.output.as_ref().filter(|_| json);
+        let output = output.and_then(|output| fitter.fit(&schemas.output, &output.schema));
+        let stream = stream && !(json && schemas.holds == Holds::WholeWithoutTools);
         let unheld = request.output.as_ref().filter(|_| output.is_none());
         let instruction = unheld.map(|output| {
             let text = format!("Answer with JSON of this schema, and with nothing else:\n{}", output.schema.as_str());
             Arc::new(Message::system(text))
         });
-        Self { name, model, stream, request, instruction, tools, output }
+        Self { name, model, stream, request, instruction, tools, output, json }
     }
 
     /// The conversation.
@@ -90,6 +123,12 @@ impl<'a> Question<'a> {
         self.request.tools.iter().zip(self.tools.iter().map(|fitted| &**fitted))
     }
 
+    /// The tools, or the one that must be called: for a provider that cannot be told which, but can be shown no other.
+    pub(crate) fn tools_to_choose_from(&self) -> impl Iterator<Item = (&ModelTool, &Fitted)> {
+        let forced = if let ToolChoice::Tool(name) = &self.request.tool_choice { Some(name) } else { None };
+        self.tools().filter(move |(tool, _)| forced.is_none_or(|name| *name == tool.name))
+    }
+
     /// The name of the answer's schema, for those who want one.
     pub(crate) fn output_name(&self) -> &str {
         self.request.output.as_ref().and_then(|output| output.name.as_deref()).unwrap_or("output")
@@ -105,10 +144,10 @@ impl<'a> Question<'a> {
             fitted.lost.iter().map(move |loss| told(format!("tool `{}`", tool.name), loss))
         });
         let output = self.output.iter().flat_map(|fitted| fitted.lost.iter());
-        let words = self
-            .instruction
-            .iter()
-            .map(|_| format!("`{}` cannot hold the answer to its schema: the model is told of it in words", self.name));
+        let beside = if self.json { "" } else { " where there are tools" };
+        let words = self.instruction.iter().map(move |_| {
+            format!("`{}` cannot hold the answer to its schema{beside}: the model is told of it in words", self.name)
+        });
         tools.chain(output.map(move |loss| told("the answer".into(), loss))).chain(words)
     }
 }
@@ -174,10 +213,10 @@ mod tests {
     use lomusai_core::schema::subset;
     use lomusai_wire::OutputSpec;
 
-    static STRICT: Schemas = Schemas {
-        tools: Rule::Strict { enforced: &subset::OPENAI, told: &subset::ALL },
-        output: Rule::Enforced(&subset::ANTHROPIC),
-    };
+    static STRICT: Schemas = Schemas::new(
+        Rule::Strict { enforced: &subset::OPENAI, told: &subset::ALL },
+        Rule::Enforced(&subset::ANTHROPIC),
+    );
 
     fn question<'a>(request: &'a ModelRequest, fitter: &Fitter) -> Question<'a> {
         Question::new("test", "m", true, request, &STRICT, fitter)
@@ -219,6 +258,22 @@ mod tests {
         let told = question.messages().next().unwrap();
         assert!(told.text().ends_with(map), "{told:?}");
         assert!(question.losses().any(|loss| loss.contains("in words")));
+    }
+
+    #[test]
+    fn what_is_not_held_beside_tools_is_told_and_said_to_be() {
+        static ALONE: Schemas =
+            Schemas::new(Rule::Told(&subset::ALL), Rule::Enforced(&subset::ANTHROPIC)).whole_without_tools();
+        let schema = r#"{"type":"object","additionalProperties":false}"#;
+        let mut request = request(schema, schema);
+        let fitter = Fitter::default();
+        let question = Question::new("test", "m", true, &request, &ALONE, &fitter);
+        assert!(question.output.is_none() && !question.json && question.stream && question.added() == 1);
+        let losses: Vec<String> = question.losses().collect();
+        assert!(losses[0].contains("where there are tools: the model is told of it in words"), "{losses:?}");
+        request.tools.clear();
+        let question = Question::new("test", "m", true, &request, &ALONE, &fitter);
+        assert!(question.output.is_some() && question.json && !question.stream && question.added() == 0);
     }
 
     #[test]

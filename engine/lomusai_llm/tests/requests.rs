@@ -263,6 +263,70 @@ fn fields_are_of_the_types_that_recorded_clients_send() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Where JSON is not to be had beside tools the model is told in words; where it is not to be had in pieces it is asked for whole.
+#[test]
+fn json_is_asked_for_where_it_may_be() {
+    const FORMATS: &[&str] = &[
+        "/response_format",
+        "/format",
+        "/text/format",
+        "/output_config",
+        "/outputConfig",
+        "/generationConfig/responseMimeType",
+    ];
+    let tool = ModelTool::new("f", "does f", RawJson::parse(r#"{"type":"object"}"#).unwrap());
+    let schema =
+        r#"{"type":"object","properties":{"a":{"type":"string"}},"required":["a"],"additionalProperties":false}"#;
+    // (asked for JSON beside tools, in a stream)
+    for (kind, model, beside_tools, in_pieces) in [
+        ("openai", "gpt-5", true, true),
+        ("openai-chat", "gpt-5", true, true),
+        ("anthropic", "claude-sonnet-4-5", true, true),
+        ("bedrock", "anthropic.claude-sonnet-4-5-20250929-v1:0", true, true),
+        ("mistral", "mistral-large-latest", true, true),
+        ("google", "gemini-3-flash-preview", true, true),
+        ("google", "gemini-2.5-flash", false, true),
+        ("google", "tunedModels/mine-gemini-1.5", false, true),
+        ("cohere", "command-a-03-2025", false, true),
+        ("ollama", "qwen3:4b", false, true),
+        ("groq", "openai/gpt-oss-20b", false, false),
+        ("groq", "llama-3.3-70b-versatile", false, false),
+        ("llamacpp", "m", true, true),
+        ("compatible", "m", true, true),
+    ] {
+        let mut request = ModelRequest::default();
+        request.model = model.into();
+        request.messages = vec![Arc::new(Message::user("hi"))];
+        request.output = Some(OutputSpec::new(RawJson::parse(schema).unwrap()));
+        let asked = |request: &ModelRequest| {
+            let text = String::from_utf8(replay::body(kind, request, true).unwrap()).unwrap();
+            let body: Value = serde_json::from_str(&text).unwrap();
+            let json = FORMATS.iter().any(|place| body.pointer(place).is_some());
+            (json, text.contains("Answer with JSON of this schema"), body["stream"].as_bool())
+        };
+        let streams = (!matches!(kind, "google" | "bedrock")).then_some(in_pieces);
+        assert_eq!(asked(&request), (true, false, streams), "{kind} {model}, alone");
+        request.tools = vec![tool.clone()];
+        let streams = streams.map(|_| true);
+        assert_eq!(asked(&request), (beside_tools, !beside_tools, streams), "{kind} {model}, beside tools");
+    }
+}
+
+#[test]
+fn a_tool_that_must_be_called_is_the_only_one_where_it_cannot_be_named() {
+    let mut request = ModelRequest::default();
+    request.messages = vec![Arc::new(Message::user("hi"))];
+    let tool = |name: &str| ModelTool::new(name, "", RawJson::parse(r#"{"type":"object"}"#).unwrap());
+    request.tools = vec![tool("f"), tool("g")];
+    request.tool_choice = ToolChoice::Tool("g".into());
+    for (kind, choice) in [("llamacpp", json!("required")), ("cohere", json!("REQUIRED")), ("ollama", json!(null))] {
+        let body: Value = serde_json::from_slice(&replay::body(kind, &request, true).unwrap()).unwrap();
+        let names: Vec<&Value> =
+            body["tools"].as_array().unwrap().iter().map(|tool| &tool["function"]["name"]).collect();
+        assert_eq!((names, &body["tool_choice"]), (vec![&json!("g")], &choice), "{kind}");
+    }
+}
+
 #[test]
 fn what_came_with_results_is_shown_to_xai_behind_all_of_them() {
     let calls = [ToolCall::new("c1.0", "see", "{}"), ToolCall::new("c1.1", "count", "{}")];

@@ -15,9 +15,9 @@ pub(crate) struct Messages;
 
 /// Tools are told only: each enforced one makes a grammar, and a request with too many of them is refused, at a size that is not documented.
 /// <https://docs.claude.com/en/docs/build-with-claude/structured-outputs>
-static SCHEMAS: Schemas = Schemas { tools: Rule::Told(&subset::OBJECT), output: Rule::Enforced(&subset::ANTHROPIC) };
+static SCHEMAS: Schemas = Schemas::new(Rule::Told(&subset::OBJECT), Rule::Enforced(&subset::ANTHROPIC));
 
-static OLD: Schemas = Schemas { tools: Rule::Told(&subset::OBJECT), output: Rule::Words };
+static OLD: Schemas = Schemas::new(Rule::Told(&subset::OBJECT), Rule::Words);
 
 impl Wire for Messages {
     fn schemas(&'static self, model: &str) -> &'static Schemas {

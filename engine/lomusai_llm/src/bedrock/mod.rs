@@ -15,16 +15,16 @@ pub(crate) struct Converse;
 
 /// Answers are held to what Anthropic's models take, too.
 /// <https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html>
-static SCHEMAS: Schemas = Schemas { tools: Rule::Told(&subset::OBJECT), output: Rule::Enforced(&subset::ANTHROPIC) };
+static SCHEMAS: Schemas = Schemas::new(Rule::Told(&subset::OBJECT), Rule::Enforced(&subset::ANTHROPIC));
 
 /// Names of those that hold an answer to a schema.
 const HOLDS: [&str; 9] =
     ["claude", "qwen", "deepseek", "mistral", "gemma", "nemotron", "minimax", "moonshot", "gpt-oss"];
 
-static TOLD: Schemas = Schemas { tools: Rule::Told(&subset::OBJECT), output: Rule::Words };
+static TOLD: Schemas = Schemas::new(Rule::Told(&subset::OBJECT), Rule::Words);
 
 /// Amazon's own models take less, and hold no answer to a schema.
-static OWN: Schemas = Schemas { tools: Rule::Told(&subset::BEDROCK), output: Rule::Words };
+static OWN: Schemas = Schemas::new(Rule::Told(&subset::BEDROCK), Rule::Words);
 
 impl Wire for Converse {
     fn schemas(&'static self, model: &str) -> &'static Schemas {

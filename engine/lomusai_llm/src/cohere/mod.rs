@@ -13,9 +13,9 @@ use crate::wire::{Fold, Post, Wire};
 #[derive(Debug)]
 pub(crate) struct Chat;
 
-/// Tools are told only: `strict_tools` holds for all tools of a request at once, and refuses those without a required argument.
+/// Tools are told only: `strict_tools` holds for all tools of a request at once, and refuses those without a required argument. `response_format` is refused beside tools.
 /// <https://docs.cohere.com/docs/structured-outputs>
-static SCHEMAS: Schemas = Schemas { tools: Rule::Told(&subset::OBJECT), output: Rule::Enforced(&subset::COHERE) };
+static SCHEMAS: Schemas = Schemas::new(Rule::Told(&subset::OBJECT), Rule::Enforced(&subset::COHERE)).without_tools();
 
 impl Wire for Chat {
     fn schemas(&'static self, _model: &str) -> &'static Schemas {

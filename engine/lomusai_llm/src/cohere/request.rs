@@ -19,9 +19,7 @@ pub(super) fn body(question: &Question<'_>) -> Result<Vec<u8>> {
     let messages = Writer::new(question.name).conversation(question.messages());
     let mut body = Object::new().with("model", question.model).with("messages", messages);
     // A single tool cannot be forced, but it can be the only one.
-    let forced = if let ToolChoice::Tool(name) = &request.tool_choice { Some(name) } else { None };
-    let shown = question.tools().filter(|(tool, _)| forced.is_none_or(|name| *name == tool.name));
-    let tools = shown.map(|(tool, fitted)| {
+    let tools = question.tools_to_choose_from().map(|(tool, fitted)| {
         let mut function = Object::new().with("name", tool.name.as_str());
         function.optional("description", Some(tool.description.as_str()).filter(|text| !text.is_empty()));
         function.set("parameters", &fitted.schema);

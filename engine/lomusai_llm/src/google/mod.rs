@@ -14,12 +14,16 @@ use crate::wire::{Fold, Post, Wire};
 #[derive(Debug)]
 pub(crate) struct GenerateContent;
 
-static SCHEMAS: Schemas =
-    Schemas { tools: Rule::Told(&subset::GEMINI_JSON), output: Rule::Enforced(&subset::GEMINI_JSON) };
+static SCHEMAS: Schemas = Schemas::new(Rule::Told(&subset::GEMINI_JSON), Rule::Enforced(&subset::GEMINI_JSON));
+
+/// Of models before Gemini 3, which refuse tools and JSON in one request.
+/// <https://ai.google.dev/gemini-api/docs/structured-output>
+static OLD: Schemas =
+    Schemas::new(Rule::Told(&subset::GEMINI_JSON), Rule::Enforced(&subset::GEMINI_JSON)).without_tools();
 
 impl Wire for GenerateContent {
-    fn schemas(&'static self, _model: &str) -> &'static Schemas {
-        &SCHEMAS
+    fn schemas(&'static self, model: &str) -> &'static Schemas {
+        if ["gemini-1", "gemini-2"].iter().any(|old| model.contains(old)) { &OLD } else { &SCHEMAS }
     }
 
     fn post(&self, question: &Question<'_>) -> Result<Post> {

@@ -13,7 +13,9 @@ use crate::wire::{Fold, Post, Wire};
 #[derive(Debug)]
 pub(crate) struct Chat;
 
-static SCHEMAS: Schemas = Schemas { tools: Rule::Told(&subset::OLLAMA), output: Rule::Enforced(&subset::LLAMA) };
+/// A model that is held to a schema from its first word on can call no tool.
+/// <https://github.com/ollama/ollama/issues/11185>
+static SCHEMAS: Schemas = Schemas::new(Rule::Told(&subset::OLLAMA), Rule::Enforced(&subset::LLAMA)).without_tools();
 
 impl Wire for Chat {
     fn schemas(&'static self, _model: &str) -> &'static Schemas {

@@ -15,12 +15,8 @@ pub(super) fn body(question: &Question<'_>) -> Result<Vec<u8>> {
     let settings = &request.settings;
     let messages = question.messages().flat_map(|message| messages(question.name, message)).collect::<Vec<_>>();
     let mut body = Object::new().with("model", question.model).with("messages", messages);
-    // The API cannot force a call. A tool that alone may be called is the only one shown, and without any there is none to call.
-    let shown = question.tools().filter(|(tool, _)| match &request.tool_choice {
-        ToolChoice::None => false,
-        ToolChoice::Tool(name) => *name == tool.name,
-        _ => true,
-    });
+    // The API knows no choice: where none may be called none is shown.
+    let shown = question.tools_to_choose_from().filter(|_| request.tool_choice != ToolChoice::None);
     let tools = shown.map(|(tool, fitted)| {
         let function = Object::new().with("name", tool.name.as_str()).with("description", tool.description.as_str());
         let function = function.with("parameters", &fitted.schema);

@@ -22,6 +22,8 @@ pub(crate) struct Dialect {
     top_k: bool,
     /// The word for "some tool must be called".
     required: &'static str,
+    /// Whether a tool can be named that must be called. Where it cannot, it is the only one that the model is shown.
+    names_tools: bool,
     /// Whether usage in a stream has to be asked for.
     asks_for_usage: bool,
     /// How it takes schemas. Where an answer can only be JSON of some kind, the schema stands in the instructions.
@@ -84,7 +86,7 @@ enum Files {
 }
 
 /// What a server that nobody knows is told: everything, since none says what it forgets.
-static TOLD: Schemas = Schemas { tools: Rule::Told(&subset::ALL), output: Rule::Told(&subset::ALL) };
+static TOLD: Schemas = Schemas::new(Rule::Told(&subset::ALL), Rule::Told(&subset::ALL));
 
 /// Any server that speaks this API: what most of them take.
 pub(crate) static COMPATIBLE: Dialect = Dialect {
@@ -93,6 +95,7 @@ pub(crate) static COMPATIBLE: Dialect = Dialect {
     // Not OpenAI's, but of most servers that copy its API. One that has no such field says so, which is better than silence.
     top_k: true,
     required: "required",
+    names_tools: true,
     asks_for_usage: true,
     schemas: &TOLD,
     schemas_of: None,
@@ -106,10 +109,10 @@ pub(crate) static COMPATIBLE: Dialect = Dialect {
 pub(crate) static OPENAI: Dialect = Dialect {
     max_tokens: "max_completion_tokens",
     top_k: false,
-    schemas: &Schemas {
-        tools: Rule::Strict { enforced: &subset::OPENAI, told: &subset::OBJECT },
-        output: Rule::Strict { enforced: &subset::OPENAI, told: &subset::ALL },
-    },
+    schemas: &Schemas::new(
+        Rule::Strict { enforced: &subset::OPENAI, told: &subset::OBJECT },
+        Rule::Strict { enforced: &subset::OPENAI, told: &subset::ALL },
+    ),
     thoughts: Thoughts::Kept,
     ..COMPATIBLE
 };
@@ -121,10 +124,10 @@ pub(crate) static MISTRAL: Dialect = Dialect {
     top_k: false,
     required: "any",
     asks_for_usage: false,
-    schemas: &Schemas {
-        tools: Rule::Told(&subset::OBJECT),
-        output: Rule::Strict { enforced: &subset::MISTRAL, told: &subset::OBJECT },
-    },
+    schemas: &Schemas::new(
+        Rule::Told(&subset::OBJECT),
+        Rule::Strict { enforced: &subset::MISTRAL, told: &subset::OBJECT },
+    ),
     thoughts: Thoughts::Parts,
     media: Media { images: true, audio: Audio::Bare, files: Files::Addressed },
     ids: IdRule::NineAlphanumeric,
@@ -137,7 +140,7 @@ pub(crate) static DEEPSEEK: Dialect = Dialect {
     seed: None,
     top_k: false,
     // `strict` tools are of another address, for trying out.
-    schemas: &Schemas { tools: Rule::Told(&subset::OBJECT), output: Rule::Words },
+    schemas: &Schemas::new(Rule::Told(&subset::OBJECT), Rule::Words),
     thoughts: Thoughts::ReasoningContent,
     media: Media { images: false, audio: Audio::No, files: Files::No },
     ..COMPATIBLE
@@ -148,14 +151,13 @@ pub(crate) static DEEPSEEK: Dialect = Dialect {
 pub(crate) static GROQ: Dialect = Dialect {
     max_tokens: "max_completion_tokens",
     top_k: false,
-    schemas: &Schemas { tools: Rule::Told(&subset::OBJECT), output: Rule::Told(&subset::ALL) },
-    // Only these are held to a schema. <https://console.groq.com/docs/structured-outputs>
+    // JSON is refused beside tools and in a stream. <https://console.groq.com/docs/structured-outputs>
+    schemas: &Schemas::new(Rule::Told(&subset::OBJECT), Rule::Told(&subset::ALL)).whole_without_tools(),
+    // Only these are held to a schema.
     schemas_of: Some((
         "gpt-oss",
-        &Schemas {
-            tools: Rule::Told(&subset::OBJECT),
-            output: Rule::Strict { enforced: &subset::OPENAI, told: &subset::ALL },
-        },
+        &Schemas::new(Rule::Told(&subset::OBJECT), Rule::Strict { enforced: &subset::OPENAI, told: &subset::ALL })
+            .whole_without_tools(),
     )),
     thoughts: Thoughts::Reasoning,
     media: Media { images: true, audio: Audio::No, files: Files::No },
@@ -167,10 +169,7 @@ pub(crate) static GROQ: Dialect = Dialect {
 pub(crate) static XAI: Dialect = Dialect {
     max_tokens: "max_completion_tokens",
     top_k: false,
-    schemas: &Schemas {
-        tools: Rule::Told(&subset::XAI),
-        output: Rule::Strict { enforced: &subset::XAI, told: &subset::ALL },
-    },
+    schemas: &Schemas::new(Rule::Told(&subset::XAI), Rule::Strict { enforced: &subset::XAI, told: &subset::ALL }),
     thoughts: Thoughts::ReasoningContent,
     media: Media { images: true, audio: Audio::No, files: Files::No },
     ..COMPATIBLE
@@ -179,11 +178,8 @@ pub(crate) static XAI: Dialect = Dialect {
 /// <https://openrouter.ai/docs/api-reference/chat-completion>
 #[cfg(feature = "openrouter")]
 pub(crate) static OPENROUTER: Dialect = Dialect {
-    schemas: &Schemas {
-        // Whoever is behind it: told, since what they enforce differs.
-        tools: Rule::Told(&subset::OBJECT),
-        output: Rule::Strict { enforced: &subset::OPENAI, told: &subset::ALL },
-    },
+    // Whoever is behind it: tools are told, since what they enforce differs.
+    schemas: &Schemas::new(Rule::Told(&subset::OBJECT), Rule::Strict { enforced: &subset::OPENAI, told: &subset::ALL }),
     thoughts: Thoughts::Details,
     media: Media { images: true, audio: Audio::Described, files: Files::Enclosed },
     ..COMPATIBLE
@@ -192,7 +188,9 @@ pub(crate) static OPENROUTER: Dialect = Dialect {
 /// <https://github.com/ggml-org/llama.cpp/tree/master/tools/server>
 #[cfg(feature = "llamacpp")]
 pub(crate) static LLAMACPP: Dialect = Dialect {
-    schemas: &Schemas { tools: Rule::Enforced(&subset::LLAMA), output: Rule::Enforced(&subset::LLAMA) },
+    // A choice that is no word counts as `auto`.
+    names_tools: false,
+    schemas: &Schemas::new(Rule::Enforced(&subset::LLAMA), Rule::Enforced(&subset::LLAMA)),
     thoughts: Thoughts::ReasoningContent,
     media: Media { images: true, audio: Audio::Described, files: Files::No },
     ..COMPATIBLE

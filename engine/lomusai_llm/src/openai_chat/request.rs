@@ -34,7 +34,11 @@ impl Serialize for Body<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let (question, dialect) = (self.question, self.dialect);
         let settings = &question.request.settings;
-        let tools: Vec<WireTool<'_>> = question.tools().map(|(tool, fitted)| WireTool::new(tool, fitted)).collect();
+        let wire = |(tool, fitted)| WireTool::new(tool, fitted);
+        let tools: Vec<WireTool<'_>> = match dialect.names_tools {
+            true => question.tools().map(wire).collect(),
+            false => question.tools_to_choose_from().map(wire).collect(),
+        };
         // The provider's own tools are beside ours, and do not replace them.
         let own = self.extra.get("tools").and_then(Value::as_array);
         let mut fields = Fields { map: serializer.serialize_map(None)?, extra: self.extra };
@@ -45,7 +49,7 @@ impl Serialize for Body<'_> {
                 Some(own) => fields.map.serialize_entry("tools", &(AllTools { tools: &tools, own }))?,
                 None => fields.optional("tools", Some(&tools))?,
             }
-            fields.optional("tool_choice", tool_choice(&question.request.tool_choice, dialect.required))?;
+            fields.optional("tool_choice", tool_choice(&question.request.tool_choice, dialect))?;
         }
         fields.optional("temperature", settings.temperature)?;
         fields.optional("top_p", settings.top_p)?;
@@ -59,7 +63,7 @@ impl Serialize for Body<'_> {
         }
         match &question.output {
             Some(output) => fields.optional("response_format", Some(ResponseFormat::new(question, output)))?,
-            None if question.request.output.is_some() => {
+            None if question.json => {
                 fields.optional("response_format", Some(json!({"type": "json_object"})))?;
             }
             None => {}
@@ -139,10 +143,11 @@ impl<'a> WireTool<'a> {
     }
 }
 
-fn tool_choice(choice: &ToolChoice, required: &str) -> Option<Value> {
+fn tool_choice(choice: &ToolChoice, dialect: &Dialect) -> Option<Value> {
     match choice {
         ToolChoice::None => Some(json!("none")),
-        ToolChoice::Required => Some(json!(required)),
+        ToolChoice::Required => Some(json!(dialect.required)),
+        ToolChoice::Tool(_) if !dialect.names_tools => Some(json!(dialect.required)),
         ToolChoice::Tool(name) => Some(json!({"type": "function", "function": {"name": name}})),
         // What the server does anyway.
         _ => None,

@@ -20,20 +20,17 @@ pub(crate) struct Responses {
 /// OpenAI itself, and Azure. <https://platform.openai.com/docs/api-reference/responses/create>
 #[cfg(any(feature = "openai", feature = "azure"))]
 pub(crate) static OPENAI: Responses = Responses {
-    schemas: Schemas {
-        tools: Rule::Strict { enforced: &subset::OPENAI, told: &subset::OBJECT },
-        output: Rule::Strict { enforced: &subset::OPENAI, told: &subset::ALL },
-    },
+    schemas: Schemas::new(
+        Rule::Strict { enforced: &subset::OPENAI, told: &subset::OBJECT },
+        Rule::Strict { enforced: &subset::OPENAI, told: &subset::ALL },
+    ),
     text_results: false,
 };
 
 /// xAI, which enforces what it is given, asked or not. <https://docs.x.ai/docs/api-reference#create-new-response>
 #[cfg(feature = "xai")]
 pub(crate) static XAI: Responses = Responses {
-    schemas: Schemas {
-        tools: Rule::Told(&subset::XAI),
-        output: Rule::Strict { enforced: &subset::XAI, told: &subset::ALL },
-    },
+    schemas: Schemas::new(Rule::Told(&subset::XAI), Rule::Strict { enforced: &subset::XAI, told: &subset::ALL }),
     text_results: true,
 };
 
