@@ -70,6 +70,21 @@ for (const one of BUILDERS) {
   });
 }
 
+test('the program of the guide runs and makes the spec that C writes', async () => {
+  const guide = fs.readFileSync(path_.join(__dirname, '../../../docs/guide/workflows.md'), 'utf8');
+  const block = (language) => guide.split(`\`\`\`${language}\n`)[1].split('```')[0];
+  const checkOrder = step({ name: 'check_order', execute: (order) => ({ ...order, amount: 150 }) });
+  const askTheBoss = step({ name: 'ask_the_boss', execute: ({ amount }) => amount === 150 });
+  const said = [];
+  const names = { path, step, workflow, checkOrder, askTheBoss, console: { log: (line) => said.push(line) } };
+  const program = block('js').replace(/^import .*$/m, '');
+  const run = new Function(...Object.keys(names), `return (async () => { ${program}; return [refund.spec]; })();`);
+  const [made] = await run(...Object.values(names));
+  assert.deepEqual(said, ['paid 150']);
+  const spec = [...block('c').matchAll(/^ +"(.*)";?$/gm)].map(([, text]) => text.replaceAll('\\"', '"')).join('');
+  assert.deepEqual(made, JSON.parse(spec));
+});
+
 // --- Steps ---------------------------------------------------------------------------------------------------------------------
 
 /** A test with an engine of its own. */

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import datetime
 import json
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -113,6 +114,28 @@ def test_the_builder_makes_the_spec_of_the_table(case: dict[str, Any]) -> None:
     assert flow.spec == case["spec"]
     # A schema's author chose the order of its properties.
     assert json.dumps(flow.spec.get("input_schema")) == json.dumps(case["spec"].get("input_schema"))
+
+
+def test_the_program_of_the_guide_runs_and_makes_the_spec_that_c_writes(capsys: pytest.CaptureFixture[str]) -> None:
+    guide = (Path(__file__).parents[3] / "docs/guide/workflows.md").read_text()
+    program, c = (guide.partition(f"```{language}\n")[2].partition("```")[0] for language in ("python", "c"))
+
+    @step
+    def check_order(order: dict[str, Any]) -> dict[str, Any]:
+        return {**order, "amount": 150}
+
+    @step
+    def ask_the_boss(order: dict[str, Any]) -> bool:
+        return order["amount"] == 150
+
+    names: dict[str, Any] = {"check_order": check_order, "ask_the_boss": ask_the_boss}
+    exec(program, names)
+    assert capsys.readouterr().out == "paid 150\n"
+    spec = "".join(re.findall(r'^ +"(.*)";?$', c, re.MULTILINE)).replace('\\"', '"')
+    flow: Workflow[Any, Any] = names["refund"]
+    # Hints are schemas, which C writes only if it wants to.
+    steps = [{key: one[key] for key in one if not key.endswith("_schema")} for one in flow.spec["steps"]]
+    assert {**flow.spec, "steps": steps} == json.loads(spec)
 
 
 # --- Steps ------------------------------------------------------------------------------------------------------------
