@@ -26,7 +26,9 @@ fn rust(shell: &Shell, report: &mut Report) -> Result<(), String> {
         tests.env("LOMUSAI_FULL", "1");
     }
     report.tests("the provider `local`", tests, Reader::Libtest)?;
-    let mut example = local_cargo(shell, &["run", "--quiet", "--example", "local"])?;
+    // `cargo run` takes one package only, which would build all anew with other features.
+    shell.run(local_cargo(shell, &["build", "--example", "local"])?)?;
+    let mut example = shell.command(Edition::Local.target(shell).join("debug/examples/local"));
     example.env("LOMUSAI_LOCAL_THREADS", "1");
     report.prints("examples/rust/local.rs", example, &[" tokens"])
 }
