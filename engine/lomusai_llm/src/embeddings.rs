@@ -113,7 +113,7 @@ impl Embedder {
             }
         };
         let body = serde_json::to_vec(&body).expect("texts and numbers are JSON");
-        Ok(Post { path, query: &[], body })
+        Ok(Post { path, query: &[], headers: &[], body })
     }
 
     /// The vectors of an answer, in the order of the texts.

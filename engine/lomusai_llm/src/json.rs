@@ -66,13 +66,14 @@ impl<'a> Object<'a> {
         self.0.iter_mut().find(|(field, _)| field == name).map(|(_, value)| value)
     }
 
-    /// Takes in the host's own fields: `null` takes one out, objects are merged, `tools` are added to those there are, anything else is replaced.
+    /// Takes in the host's own fields: `null` takes one out, objects are merged, `tools` and betas are added to those there are, anything
+    /// else is replaced.
     pub(crate) fn merge(&mut self, extra: &'a Map<String, Value>) {
         for (name, value) in extra {
             match (self.get_mut(name), value) {
                 (_, Value::Null) => self.remove(name),
                 (Some(Json::Object(ours)), Value::Object(theirs)) => ours.merge(theirs),
-                (Some(Json::List(ours)), Value::Array(theirs)) if name == "tools" => {
+                (Some(Json::List(ours)), Value::Array(theirs)) if matches!(&**name, "tools" | "anthropic_beta") => {
                     ours.extend(theirs.iter().map(Json::from));
                 }
                 _ => self.set(name.as_str(), value),

@@ -8,6 +8,8 @@
 mod anthropic;
 #[cfg(feature = "bedrock")]
 mod bedrock;
+#[cfg(any(feature = "anthropic", feature = "bedrock"))]
+mod claude;
 #[cfg(feature = "cohere")]
 mod cohere;
 #[cfg(feature = "_http")]

@@ -152,13 +152,6 @@ impl<'a> Question<'a> {
     }
 }
 
-/// Whether a Claude model is of those that hold no answer to a schema: all before 4.5, but for Opus 4.1.
-/// <https://docs.claude.com/en/docs/build-with-claude/structured-outputs>
-#[cfg(any(feature = "anthropic", feature = "bedrock"))]
-pub(crate) fn is_old_claude(model: &str) -> bool {
-    ["claude-instant", "claude-2", "claude-v2", "claude-3", "-4-0", "-4-2025"].iter().any(|old| model.contains(old))
-}
-
 fn as_it_is(tool: &ModelTool) -> Arc<Fitted> {
     Arc::new(Fitted { schema: tool.input_schema.clone(), strict: false, lost: Vec::new() })
 }
@@ -274,18 +267,6 @@ mod tests {
         request.tools.clear();
         let question = Question::new("test", "m", true, &request, &ALONE, &fitter);
         assert!(question.output.is_some() && question.json && !question.stream && question.added() == 0);
-    }
-
-    #[test]
-    #[cfg(any(feature = "anthropic", feature = "bedrock"))]
-    fn models_that_hold_no_answer_to_a_schema_are_known() {
-        for old in ["claude-3-5-sonnet-latest", "claude-sonnet-4-20250514", "us.anthropic.claude-opus-4-20250514-v1:0"]
-        {
-            assert!(is_old_claude(old), "{old}");
-        }
-        for new in ["claude-opus-4-1-20250805", "claude-sonnet-4-5", "claude-haiku-4-5-20251001", "claude-opus-5"] {
-            assert!(!is_old_claude(new), "{new}");
-        }
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub(crate) struct Post {
     pub(crate) path: Vec<String>,
     /// A query beside the base URL's own.
     pub(crate) query: &'static [(&'static str, &'static str)],
+    /// Headers that this request needs, added to what the endpoint sends under the same names.
+    pub(crate) headers: &'static [(&'static str, &'static str)],
     /// The JSON.
     pub(crate) body: Vec<u8>,
 }

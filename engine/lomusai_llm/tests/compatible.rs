@@ -96,6 +96,38 @@ async fn a_stream_is_asked_for_and_read() {
 }
 
 #[tokio::test]
+#[cfg(feature = "anthropic")]
+async fn a_header_that_a_request_needs_stands_beside_the_hosts_own() {
+    let answer = r#"{"type":"message","id":"a","role":"assistant","content":[{"type":"text","text":"Hello"}],"stop_reason":"end_turn",
+        "usage":{"input_tokens":9,"output_tokens":2},"input_transformations":[{"type":"thinking_dropped"}]}"#;
+    let (tell, mut told) = mpsc::channel(4);
+    let port = serve(move |mut connection| {
+        let tell = tell.clone();
+        async move {
+            tell.send(connection.request().await).await.unwrap_or_default();
+            connection.send(response("200 OK", "content-type: application/json\r\n", answer)).await;
+        }
+    })
+    .await;
+    for (model, own, expected) in [
+        ("claude-opus-5-5", None, Some("thinking-binding-controls-2026-08-01")),
+        ("claude-opus-5-5", Some("mine"), Some("mine,thinking-binding-controls-2026-08-01")),
+        ("claude-opus-5", Some("mine"), Some("mine")),
+        ("claude-opus-5", None, None),
+    ] {
+        let mut config = config(port);
+        config.headers = own.map(|betas| ("anthropic-beta".into(), betas.into())).into_iter().collect();
+        config.model = Some(model.into());
+        let mut request = ModelRequest::default();
+        request.messages = vec![Arc::new(Message::user("hi"))];
+        let answer = Provider::new("anthropic", config).unwrap().generate(context(), Arc::new(request)).await;
+        let facts = &answer.unwrap().message.metadata["anthropic"];
+        assert_eq!(facts["input_transformations"][0]["type"], "thinking_dropped", "what was left out is told");
+        assert_eq!(told.recv().await.unwrap().header("anthropic-beta"), expected, "{model} {own:?}");
+    }
+}
+
+#[tokio::test]
 async fn chunks_come_as_the_server_sends_them() {
     let (go, going) = oneshot::channel::<()>();
     let going = Arc::new(tokio::sync::Mutex::new(Some(going)));

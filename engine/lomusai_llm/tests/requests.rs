@@ -138,7 +138,8 @@ fn requests(kind: &str) -> Vec<ModelRequest> {
         // Of those that take all that the API has.
         request.model = match kind {
             "openai" => "gpt-5",
-            "bedrock" => "anthropic.claude-sonnet-4-5-20250929-v1:0",
+            "anthropic" => "claude-opus-5-5",
+            "bedrock" => "anthropic.claude-opus-5-5-v1:0",
             _ => "m",
         }
         .into();
@@ -309,6 +310,53 @@ fn json_is_asked_for_where_it_may_be() {
         request.tools = vec![tool.clone()];
         let streams = streams.map(|_| true);
         assert_eq!(asked(&request), (beside_tools, !beside_tools, streams), "{kind} {model}, beside tools");
+    }
+}
+
+/// Models that would refuse their own thoughts once anything before them has changed are told to leave those out instead.
+#[test]
+fn thoughts_are_left_out_rather_than_refused() {
+    let mut request = ModelRequest::default();
+    request.messages = vec![Arc::new(Message::user("hi"))];
+    let drop = json!({"type": "adaptive", "block_binding": {"prefix_mismatch_behavior": "drop_block"}});
+    for (kind, bound, free, place) in [
+        ("anthropic", "claude-sonnet-5-5", "claude-sonnet-5", ""),
+        (
+            "bedrock",
+            "us.anthropic.claude-fable-5-1-v1:0",
+            "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
+            "/additionalModelRequestFields",
+        ),
+    ] {
+        let thinking = |request: &ModelRequest| {
+            let body: Value = serde_json::from_slice(&replay::body(kind, request, true).unwrap()).unwrap();
+            let own = body.pointer(place).cloned().unwrap_or_default();
+            (own["thinking"].clone(), own["anthropic_beta"].clone())
+        };
+        request.settings.provider.clear();
+        request.model = free.into();
+        assert_eq!(thinking(&request), (Value::Null, Value::Null), "{kind} {free}");
+        request.model = bound.into();
+        assert_eq!(thinking(&request).0, drop, "{kind} {bound}");
+        // What the host says of thinking is said with it, but where that is not to be.
+        let mut said = |own: Value| {
+            let fields = if place.is_empty() { own } else { json!({"additionalModelRequestFields": own}) };
+            request.settings.provider.insert(kind.into(), fields);
+            thinking(&request)
+        };
+        let (asked, betas) = said(json!({"thinking": {"display": "summarized"}, "anthropic_beta": ["mine"]}));
+        assert_eq!(
+            (&asked["display"], &asked["block_binding"]),
+            (&json!("summarized"), &drop["block_binding"]),
+            "{kind}"
+        );
+        if kind == "bedrock" {
+            assert_eq!(betas, json!(["thinking-binding-controls-2026-08-01", "mine"]));
+        }
+        assert_eq!(said(json!({"thinking": {"type": "disabled"}})).0, json!({"type": "disabled"}), "{kind}");
+        assert_eq!(said(json!({"thinking": null})).0, Value::Null, "{kind}");
+        let strict = json!({"thinking": {"block_binding": {"prefix_mismatch_behavior": "error"}}});
+        assert_eq!(said(strict).0["block_binding"]["prefix_mismatch_behavior"], "error", "{kind}");
     }
 }
 

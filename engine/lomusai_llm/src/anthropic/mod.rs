@@ -6,7 +6,8 @@ mod response;
 use lomusai_core::Result;
 use lomusai_core::schema::subset;
 
-use crate::question::{Question, Rule, Schemas, is_old_claude};
+use crate::claude;
+use crate::question::{Question, Rule, Schemas};
 use crate::wire::{Fold, Post, Wire};
 
 /// The wire.
@@ -21,12 +22,14 @@ static OLD: Schemas = Schemas::new(Rule::Told(&subset::OBJECT), Rule::Words);
 
 impl Wire for Messages {
     fn schemas(&'static self, model: &str) -> &'static Schemas {
-        if is_old_claude(model) { &OLD } else { &SCHEMAS }
+        if claude::is_old(model) { &OLD } else { &SCHEMAS }
     }
 
     fn post(&self, question: &Question<'_>) -> Result<Post> {
         let body = request::body(question)?;
-        Ok(Post { path: vec!["v1".into(), "messages".into()], query: &[], body })
+        let headers: &[_] =
+            if claude::binds_thoughts(question.model) { &[("anthropic-beta", claude::BINDING_BETA)] } else { &[] };
+        Ok(Post { path: vec!["v1".into(), "messages".into()], query: &[], headers, body })
     }
 
     fn fold(&self, name: &'static str) -> Box<dyn Fold> {

@@ -9,6 +9,7 @@ use lomusai_core::Result;
 use lomusai_wire::{Message, Part, Role, Source, ToolChoice, ToolResult, ToolStatus};
 use serde_json::{Value, json};
 
+use crate::claude;
 use crate::ids::{IdRule, WireIds};
 use crate::json::{Json, Object};
 use crate::media;
@@ -46,8 +47,12 @@ pub(super) fn body(question: &Question<'_>) -> Result<Vec<u8>> {
         body.set("output_config", Object::new().with("format", format));
     }
     body.set("stream", question.stream);
+    if claude::binds_thoughts(model) {
+        body.set("thinking", claude::thinking());
+    }
     if let Some(extra) = extra(request, question.name)? {
         body.merge(extra);
+        claude::settle_thinking(&mut body);
     }
     Json::from(body).to_bytes()
 }

@@ -75,6 +75,8 @@ struct Wire<'a> {
     usage: Option<Value>,
     #[serde(default)]
     context_management: Option<Value>,
+    #[serde(default)]
+    input_transformations: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -116,6 +118,7 @@ impl Fold for Answer {
                     self.facts(facts);
                 }
                 self.facts.keep("context_management", data.context_management);
+                self.facts.keep("input_transformations", data.input_transformations);
                 self.count(data.usage, chunks);
                 self.facts.tell(chunks);
             }

@@ -6,7 +6,8 @@ mod response;
 use lomusai_core::Result;
 use lomusai_core::schema::subset;
 
-use crate::question::{Question, Rule, Schemas, is_old_claude};
+use crate::claude;
+use crate::question::{Question, Rule, Schemas};
 use crate::wire::{Fold, Post, Wire};
 
 /// The wire.
@@ -30,7 +31,7 @@ impl Wire for Converse {
     fn schemas(&'static self, model: &str) -> &'static Schemas {
         match model {
             _ if model.contains("amazon.") => &OWN,
-            _ if HOLDS.iter().any(|name| model.contains(name)) && !is_old_claude(model) => &SCHEMAS,
+            _ if HOLDS.iter().any(|name| model.contains(name)) && !claude::is_old(model) => &SCHEMAS,
             _ => &TOLD,
         }
     }
@@ -38,7 +39,7 @@ impl Wire for Converse {
     fn post(&self, question: &Question<'_>) -> Result<Post> {
         let body = request::body(question)?;
         let method = if question.stream { "converse-stream" } else { "converse" };
-        Ok(Post { path: vec!["model".into(), question.model.into(), method.into()], query: &[], body })
+        Ok(Post { path: vec!["model".into(), question.model.into(), method.into()], query: &[], headers: &[], body })
     }
 
     fn fold(&self, name: &'static str) -> Box<dyn Fold> {

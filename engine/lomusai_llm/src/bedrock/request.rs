@@ -6,11 +6,15 @@ use lomusai_core::Result;
 use lomusai_wire::{Message, Part, Role, Source, ToolChoice, ToolResult, ToolStatus};
 use serde_json::{Value, json};
 
+use crate::claude;
 use crate::ids::{IdRule, WireIds};
 use crate::json::{Json, Object};
 use crate::media;
 use crate::question::Question;
 use crate::wire::{extra, is_foreign};
+
+/// What the API itself has no field for, and the model has.
+const OWN_FIELDS: &str = "additionalModelRequestFields";
 
 /// The body to post.
 pub(super) fn body(question: &Question<'_>) -> Result<Vec<u8>> {
@@ -51,8 +55,15 @@ pub(super) fn body(question: &Question<'_>) -> Result<Vec<u8>> {
             Object::new().with("type", "json_schema").with("structure", Object::new().with("jsonSchema", schema));
         body.set("outputConfig", Object::new().with("textFormat", format));
     }
+    if claude::binds_thoughts(question.model) {
+        let own = Object::new().with("thinking", claude::thinking());
+        body.set(OWN_FIELDS, own.with("anthropic_beta", vec![Json::from(claude::BINDING_BETA)]));
+    }
     if let Some(extra) = extra(request, question.name)? {
         body.merge(extra);
+        if let Some(Json::Object(own)) = body.get_mut(OWN_FIELDS) {
+            claude::settle_thinking(own);
+        }
     }
     Json::from(body).to_bytes()
 }

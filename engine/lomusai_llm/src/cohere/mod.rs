@@ -24,7 +24,7 @@ impl Wire for Chat {
 
     fn post(&self, question: &Question<'_>) -> Result<Post> {
         let body = request::body(question)?;
-        Ok(Post { path: vec!["v2".into(), "chat".into()], query: &[], body })
+        Ok(Post { path: vec!["v2".into(), "chat".into()], query: &[], headers: &[], body })
     }
 
     fn fold(&self, name: &'static str) -> Box<dyn Fold> {

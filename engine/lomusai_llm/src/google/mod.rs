@@ -21,9 +21,14 @@ static SCHEMAS: Schemas = Schemas::new(Rule::Told(&subset::GEMINI_JSON), Rule::E
 static OLD: Schemas =
     Schemas::new(Rule::Told(&subset::GEMINI_JSON), Rule::Enforced(&subset::GEMINI_JSON)).without_tools();
 
+/// Whether a model is of those before Gemini 3.
+fn is_old(model: &str) -> bool {
+    ["gemini-1", "gemini-2"].iter().any(|old| model.contains(old))
+}
+
 impl Wire for GenerateContent {
     fn schemas(&'static self, model: &str) -> &'static Schemas {
-        if ["gemini-1", "gemini-2"].iter().any(|old| model.contains(old)) { &OLD } else { &SCHEMAS }
+        if is_old(model) { &OLD } else { &SCHEMAS }
     }
 
     fn post(&self, question: &Question<'_>) -> Result<Post> {
@@ -34,7 +39,7 @@ impl Wire for GenerateContent {
         let full = if model.contains('/') { model.to_owned() } else { format!("models/{model}") };
         let mut path = vec!["v1beta".to_owned()];
         path.extend(format!("{full}:{method}").split('/').map(str::to_owned));
-        Ok(Post { path, query: if stream { &[("alt", "sse")] } else { &[] }, body })
+        Ok(Post { path, query: if stream { &[("alt", "sse")] } else { &[] }, headers: &[], body })
     }
 
     fn fold(&self, name: &'static str) -> Box<dyn Fold> {

@@ -83,7 +83,9 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     fn new(name: &'a str, model: &str) -> Self {
-        let wants_signatures = model.rsplit('/').next().is_some_and(|model| model.starts_with("gemini-3"));
+        // All since Gemini 3 do. <https://ai.google.dev/gemini-api/docs/thought-signatures>
+        let wants_signatures =
+            model.rsplit('/').next().is_some_and(|model| model.starts_with("gemini-")) && !super::is_old(model);
         Self { name, wants_signatures, contents: Vec::new(), calls: Vec::new(), results: Vec::new(), foreign: false }
     }
 

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::poll;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use hyper::body::Bytes;
 use lomusai_core::cancel::{CancelToken, Cancelled};
 use lomusai_core::sync::Mutex;
@@ -22,6 +22,16 @@ use super::client::{Client, Response, Target};
 use super::failure;
 use crate::Secret;
 use crate::wire::Post;
+
+/// The headers with more under the same names, as lists.
+fn with_more<'a>(mut headers: Cow<'a, HeaderMap>, more: &[(&'static str, &'static str)]) -> Cow<'a, HeaderMap> {
+    for (name, text) in more {
+        let said = headers.get(*name).and_then(|said| said.to_str().ok()).unwrap_or_default();
+        let all = if said.is_empty() { Ok(HeaderValue::from_static(text)) } else { format!("{said},{text}").parse() };
+        headers.to_mut().insert(*name, all.expect("two values make one"));
+    }
+    headers
+}
 
 /// Where requests go and what goes with each.
 pub(crate) struct Endpoint {
@@ -68,7 +78,7 @@ impl Endpoint {
         }
         let mut patience = Patience::new(self.host(), self.idle, cancel);
         let place = self.place(&post)?;
-        let headers = self.headers_for(&place.url, &post.body)?;
+        let headers = with_more(self.headers_for(&place.url, &post.body)?, post.headers);
         let sending = self.client.send(Method::POST, &place.target, &headers, Bytes::from(post.body));
         let response = patience.wait(sending).await?.map_err(|failed| failure::of_transport(&patience.host, failed))?;
         Ok(Reply { response, patience, bytes: 0, bytes_max: self.bytes_max })

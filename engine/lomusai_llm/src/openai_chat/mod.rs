@@ -206,7 +206,7 @@ impl Wire for Dialect {
 
     fn post(&self, question: &Question<'_>) -> Result<Post> {
         let body = request::body(self, question)?;
-        Ok(Post { path: vec!["chat".into(), "completions".into()], query: &[], body })
+        Ok(Post { path: vec!["chat".into(), "completions".into()], query: &[], headers: &[], body })
     }
 
     fn fold(&self, name: &'static str) -> Box<dyn Fold> {

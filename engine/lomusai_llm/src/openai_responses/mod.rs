@@ -41,7 +41,7 @@ impl Wire for Responses {
 
     fn post(&self, question: &Question<'_>) -> Result<Post> {
         let body = request::body(question, self.text_results)?;
-        Ok(Post { path: vec!["responses".into()], query: &[], body })
+        Ok(Post { path: vec!["responses".into()], query: &[], headers: &[], body })
     }
 
     fn fold(&self, name: &'static str) -> Box<dyn Fold> {
