@@ -11,6 +11,15 @@ pub(crate) fn is_old(model: &str) -> bool {
     ["claude-instant", "claude-2", "claude-v2", "claude-3", "-4-0", "-4-2025"].iter().any(|old| model.contains(old))
 }
 
+/// Anthropic wants a number. This is the most that the oldest model of each generation takes, so that no answer is cut short for nothing.
+pub(crate) fn max_tokens(model: &str) -> u32 {
+    match model {
+        _ if model.contains("claude-3-5") || model.contains("claude-3-7") => 8_192,
+        _ if model.contains("claude-3") || model.contains("claude-2") => 4_096,
+        _ => 32_000,
+    }
+}
+
 /// Whether a model refuses its own thoughts where anything before them has changed: instructions, tools, a message.
 /// <https://platform.claude.com/docs/en/build-with-claude/preserved-thinking>
 pub(crate) fn binds_thoughts(model: &str) -> bool {
@@ -37,13 +46,14 @@ pub(crate) fn thinking<'a>() -> Object<'a> {
     Object::new().with("type", "adaptive").with("block_binding", binding)
 }
 
-/// Takes that back, where the host has switched thinking off.
+/// Takes that back, where the host wants thinking of another kind: none, or `between_tools`, which takes no other field.
 pub(crate) fn settle_thinking(holder: &mut Object<'_>) {
-    if let Some(Json::Object(thinking)) = holder.get_mut("thinking")
-        && thinking
-            .get_mut("type")
-            .is_some_and(|kind| matches!(kind, Json::Value(kind) if kind.as_str() == Some("disabled")))
-    {
+    let Some(Json::Object(thinking)) = holder.get_mut("thinking") else { return };
+    let binds = match thinking.get_mut("type") {
+        Some(Json::Value(kind)) => matches!(kind.as_str(), Some("adaptive" | "enabled")),
+        _ => true,
+    };
+    if !binds {
         thinking.remove("block_binding");
     }
 }

@@ -138,8 +138,11 @@ fn requests(kind: &str) -> Vec<ModelRequest> {
         // Of those that take all that the API has.
         request.model = match kind {
             "openai" => "gpt-5",
+            "openai-chat" | "azure-chat" => "gpt-5.6",
             "anthropic" => "claude-opus-5-5",
             "bedrock" => "anthropic.claude-opus-5-5-v1:0",
+            "groq" => "qwen/qwen3.8-27b",
+            "xai-responses" => "grok-4.7",
             _ => "m",
         }
         .into();
@@ -173,11 +176,26 @@ fn requests(kind: &str) -> Vec<ModelRequest> {
     let special =
         vec![Message::new(Role::User, held), special, Message::new(Role::Tool, vec![Part::ToolResult(answered)])];
     let mut all = vec![base(messages(result)), base(messages(failed)), base(special)];
+    for request in &mut all {
+        request.tools = vec![ModelTool::new("f", "does f", schema.clone())];
+    }
+    if kind == "bedrock" {
+        let mut held = base(vec![Message::user("hi")]);
+        held.model = "anthropic.claude-sonnet-4-5-20250929-v1:0".into();
+        held.output = Some(OutputSpec::new(schema.clone()));
+        all.push(held);
+    }
     for choice in [ToolChoice::Auto, ToolChoice::None, ToolChoice::Required, ToolChoice::Tool("f".into())] {
         let mut request = base(vec![Message::user("hi")]);
         request.tools = vec![ModelTool::new("f", "does f", schema.clone())];
         request.tool_choice = choice;
         all.push(request);
+    }
+    if kind == "deepseek" {
+        // Only a model that does not think can be made to call.
+        let mut made = all[all.len() - 1].clone();
+        made.settings.provider.insert(kind.into(), json!({"thinking": {"type": "disabled"}}));
+        all.push(made);
     }
     let mut request = base(vec![Message::user("hi")]);
     let settings = &mut request.settings;
@@ -278,22 +296,23 @@ fn json_is_asked_for_where_it_may_be() {
     let tool = ModelTool::new("f", "does f", RawJson::parse(r#"{"type":"object"}"#).unwrap());
     let schema =
         r#"{"type":"object","properties":{"a":{"type":"string"}},"required":["a"],"additionalProperties":false}"#;
-    // (asked for JSON beside tools, in a stream)
-    for (kind, model, beside_tools, in_pieces) in [
-        ("openai", "gpt-5", true, true),
-        ("openai-chat", "gpt-5", true, true),
-        ("anthropic", "claude-sonnet-4-5", true, true),
-        ("bedrock", "anthropic.claude-sonnet-4-5-20250929-v1:0", true, true),
-        ("mistral", "mistral-large-latest", true, true),
-        ("google", "gemini-3-flash-preview", true, true),
-        ("google", "gemini-2.5-flash", false, true),
-        ("google", "tunedModels/mine-gemini-1.5", false, true),
-        ("cohere", "command-a-03-2025", false, true),
-        ("ollama", "qwen3:4b", false, true),
-        ("groq", "openai/gpt-oss-20b", false, false),
-        ("groq", "llama-3.3-70b-versatile", false, false),
-        ("llamacpp", "m", true, true),
-        ("compatible", "m", true, true),
+    // (asked for a schema, for JSON beside tools, in a stream)
+    for (kind, model, schema_held, beside_tools, in_pieces) in [
+        ("openai", "gpt-5", true, true, true),
+        ("openai-chat", "gpt-5", true, true, true),
+        ("anthropic", "claude-sonnet-4-5", true, true, true),
+        ("bedrock", "anthropic.claude-sonnet-4-5-20250929-v1:0", true, true, true),
+        ("mistral", "mistral-large-latest", true, true, true),
+        ("google", "gemini-3-flash-preview", true, true, true),
+        ("google", "gemini-2.5-flash", true, false, true),
+        ("google", "tunedModels/mine-gemini-1.5", true, false, true),
+        ("cohere", "command-a-03-2025", true, false, true),
+        ("ollama", "qwen3:4b", true, false, true),
+        ("groq", "openai/gpt-oss-20b", true, false, false),
+        ("groq", "qwen/qwen3.6-27b", true, false, false),
+        ("groq", "llama-3.3-70b-versatile", false, false, false),
+        ("llamacpp", "m", true, false, true),
+        ("compatible", "m", true, false, true),
     ] {
         let mut request = ModelRequest::default();
         request.model = model.into();
@@ -306,7 +325,7 @@ fn json_is_asked_for_where_it_may_be() {
             (json, text.contains("Answer with JSON of this schema"), body["stream"].as_bool())
         };
         let streams = (!matches!(kind, "google" | "bedrock")).then_some(in_pieces);
-        assert_eq!(asked(&request), (true, false, streams), "{kind} {model}, alone");
+        assert_eq!(asked(&request), (true, !schema_held, streams), "{kind} {model}, alone");
         request.tools = vec![tool.clone()];
         let streams = streams.map(|_| true);
         assert_eq!(asked(&request), (beside_tools, !beside_tools, streams), "{kind} {model}, beside tools");
@@ -357,6 +376,176 @@ fn thoughts_are_left_out_rather_than_refused() {
         assert_eq!(said(json!({"thinking": null})).0, Value::Null, "{kind}");
         let strict = json!({"thinking": {"block_binding": {"prefix_mismatch_behavior": "error"}}});
         assert_eq!(said(strict).0["block_binding"]["prefix_mismatch_behavior"], "error", "{kind}");
+    }
+}
+
+fn body(kind: &str, model: &str, messages: Vec<Message>, tools: &[&str]) -> Value {
+    let mut request = ModelRequest::default();
+    request.model = model.into();
+    request.messages = messages.into_iter().map(Arc::new).collect();
+    let schema = RawJson::parse(r#"{"type":"object"}"#).unwrap();
+    request.tools = tools.iter().map(|name| ModelTool::new(*name, "", schema.clone())).collect();
+    serde_json::from_slice(&replay::body(kind, &request, true).unwrap()).unwrap()
+}
+
+/// A question, an answer of this provider's with a call in it, and what came of it.
+fn called(kind: &str, facts: Value, before: Vec<Part>, output: Value) -> Vec<Message> {
+    let call = ToolCall::new("c1.0", "f", "{}");
+    let result = ToolResult::new(&call, ToolStatus::Ok, output);
+    let mut answer = Message::new(Role::Assistant, before.into_iter().chain([Part::ToolCall(call)]).collect());
+    answer.metadata.insert(kind.into(), facts);
+    vec![Message::user("hi"), answer, Message::new(Role::Tool, vec![Part::ToolResult(result)])]
+}
+
+fn thought(text: &str, signature: Option<&str>) -> Part {
+    let mut thought = Reasoning::default();
+    (thought.text, thought.signature) = (text.into(), signature.map(str::to_owned));
+    Part::Reasoning(thought)
+}
+
+#[test]
+fn instructions_at_the_beginning_are_one_message() {
+    for kind in ["compatible", "llamacpp", "ollama", "groq"] {
+        let messages = vec![Message::system("be brief"), Message::system("be kind"), Message::user("hi")];
+        let body = body(kind, "m", messages, &[]);
+        assert_eq!(body["messages"][0], json!({"role": "system", "content": "be brief\n\nbe kind"}), "{kind}");
+        assert_eq!(body["messages"].as_array().unwrap().len(), 2, "{kind}");
+    }
+}
+
+#[test]
+fn deepseek_is_told_of_thoughts_that_there_were_not_and_forced_only_where_it_does_not_think() {
+    let mut request = ModelRequest::default();
+    request.messages = called("openai", json!({"id": "x"}), vec![], json!(1)).into_iter().map(Arc::new).collect();
+    let schema = RawJson::parse(r#"{"type":"object"}"#).unwrap();
+    request.tools = ["f", "g"].map(|name| ModelTool::new(name, "", schema.clone())).into();
+    request.tool_choice = ToolChoice::Tool("g".into());
+    let written = |request: &ModelRequest| -> Value {
+        serde_json::from_slice(&replay::body("deepseek", request, true).unwrap()).unwrap()
+    };
+    let body = written(&request);
+    let answer = &body["messages"][1];
+    assert_eq!((&answer["content"], &answer["reasoning_content"]), (&json!(""), &json!("")));
+    assert_eq!(
+        (body.get("tool_choice"), body["tools"].as_array().unwrap().len()),
+        (None, 1),
+        "it is the only one shown"
+    );
+    request.settings.provider.insert("deepseek".into(), json!({"thinking": {"type": "disabled"}}));
+    assert_eq!(written(&request)["tool_choice"]["function"]["name"], "g");
+}
+
+#[test]
+fn thoughts_go_to_models_that_read_them() {
+    let details = json!([{"type": "reasoning.text", "text": "hm", "signature": "s"}]);
+    let written = |kind: &str, model: &str, facts: Value, part: Part| {
+        body(kind, model, called(kind, facts, vec![part], json!(1)), &["f"])["messages"][1].clone()
+    };
+    let by_groq = json!({"model": "openai/gpt-oss-20b"});
+    let unsigned = || thought("hm", None);
+    assert_eq!(written("groq", "openai/gpt-oss-20b", by_groq.clone(), unsigned())["reasoning"], "hm");
+    assert_eq!(written("groq", "llama-3.3-70b-versatile", by_groq, unsigned()).get("reasoning"), None);
+    let by_claude = json!({"model": "anthropic/claude-sonnet-5", "reasoning_details": details});
+    for (model, expected) in
+        [("anthropic/claude-opus-5", true), ("openrouter/auto", true), ("google/gemini-3-flash", false)]
+    {
+        let answer = written("openrouter", model, by_claude.clone(), unsigned());
+        assert_eq!(answer.get("reasoning_details").is_some(), expected, "{model}");
+        assert_eq!(answer.get("reasoning").is_some(), expected, "{model}");
+    }
+    for (model, part, expected) in [
+        ("anthropic.claude-opus-5-v1:0", thought("hm", Some("s")), true),
+        ("amazon.nova-2-lite-v1:0", thought("hm", Some("s")), false),
+        ("moonshot.kimi-k2-thinking", thought("hm", None), true),
+        ("anthropic.claude-opus-5-v1:0", thought("hm", None), false),
+    ] {
+        let blocks = written("bedrock", model, json!({"id": "x"}), part)["content"].to_string();
+        assert_eq!(blocks.contains("reasoningContent"), expected, "{model}");
+    }
+}
+
+#[test]
+fn what_was_said_before_calls_is_coheres_plan_of_them() {
+    let answer =
+        &body("cohere", "m", called("openai", json!({}), vec![Part::text("I look.")], json!(1)), &["f"])["messages"][1];
+    assert_eq!((&answer["tool_plan"], answer.get("content")), (&json!("I look."), None), "{answer}");
+}
+
+#[test]
+fn what_gemini_is_shown_of_results_stands_apart_from_them() {
+    let mut messages = called("google", json!({}), vec![], json!({"schema": {"$ref": "#/a"}}));
+    let image = Part::Image { source: Source::Data("aGVsbG8=".into()), media_type: Some("image/png".into()) };
+    let Some(Part::ToolResult(result)) = messages[2].parts.first_mut() else { panic!("a result") };
+    result.content = vec![image];
+    messages.push(Message::user("well?"));
+    let body = body("google", "gemini-3-flash-preview", messages, &["f"]);
+    let contents = body["contents"].as_array().unwrap();
+    assert_eq!(contents.len(), 4, "{contents:?}");
+    let answer = &contents[2]["parts"];
+    assert_eq!(answer.as_array().unwrap().len(), 1);
+    assert_eq!(answer[0]["functionResponse"]["response"]["output"], r##"{"schema":{"$ref":"#/a"}}"##);
+    assert_eq!(contents[3]["parts"].as_array().unwrap().len(), 2, "the image and the question");
+}
+
+#[test]
+fn mistrals_assistant_speaks_between_a_result_and_what_came_with_it() {
+    let mut messages = called("mistral", json!({}), vec![], json!(1));
+    let image = Part::Image { source: Source::Data("aGVsbG8=".into()), media_type: Some("image/png".into()) };
+    let Some(Part::ToolResult(result)) = messages[2].parts.first_mut() else { panic!("a result") };
+    result.content = vec![image];
+    let body = body("mistral", "m", messages, &["f"]);
+    let roles: Vec<&str> = body["messages"].as_array().unwrap().iter().map(|m| m["role"].as_str().unwrap()).collect();
+    assert_eq!(roles, ["user", "assistant", "tool", "assistant", "user"]);
+}
+
+#[test]
+fn bedrock_is_told_in_words_of_calls_that_it_has_no_tools_for() {
+    let messages = || called("openai", json!({}), vec![], json!("  "));
+    let told = body("bedrock", "anthropic.claude-opus-5-v1:0", messages(), &[]);
+    assert_eq!(told["messages"][1]["content"][0]["text"], "(Called the tool f with {}.)");
+    assert_eq!(told.get("toolConfig"), None);
+    assert!(!told.to_string().contains("toolResult"), "{told}");
+    assert_eq!(told["inferenceConfig"]["maxTokens"], 32_000, "else an answer ends at 4,096");
+    let done = body("bedrock", "amazon.nova-pro-v1:0", messages(), &["f"]);
+    assert_eq!(done["messages"][2]["content"][0]["toolResult"]["content"], json!([{"text": "(no output)"}]));
+    assert_eq!(done.get("inferenceConfig"), None);
+}
+
+#[test]
+fn items_that_lost_their_thoughts_go_back_to_openai_as_words() {
+    let mut held = Reasoning::default();
+    held.encrypted = Some("ZW5j".into());
+    held.provider.insert("openai".into(), json!({"id": "rs_1", "summary": []}));
+    let own = Part::Provider { provider: "openai".into(), data: json!({"item": {"id": "msg_1"}}), attached: true };
+    let answer = |partial: bool| {
+        let mut answer =
+            Message::new(Role::Assistant, vec![Part::Reasoning(held.clone()), Part::text("Hel"), own.clone()]);
+        answer.metadata.insert("openai".into(), json!({"id": "resp_1"}));
+        if partial {
+            answer.metadata.insert("partial".into(), true.into());
+        }
+        vec![Message::user("hi"), answer, Message::user("go on")]
+    };
+    for (model, partial, whole) in [("gpt-5", false, true), ("gpt-5", true, false), ("gpt-4o", false, false)] {
+        let body = body("openai", model, answer(partial), &[]);
+        let written = body["input"].to_string();
+        assert_eq!(written.contains("rs_1") && written.contains("msg_1"), whole, "{model} {partial}: {written}");
+        assert_eq!(written.contains("rs_1") || written.contains("msg_1"), whole, "{model} {partial}: {written}");
+        assert!(written.contains("Hel"));
+    }
+}
+
+#[test]
+fn models_that_need_to_be_told_are_told() {
+    for (kind, model, tools, field, expected) in [
+        ("openai-chat", "gpt-5.6", &["f"][..], "reasoning_effort", Some("none")),
+        ("openai-chat", "gpt-5.6", &[], "reasoning_effort", None),
+        ("openai-chat", "gpt-5.2", &["f"], "reasoning_effort", None),
+        ("groq", "qwen/qwen3.8-27b", &[], "reasoning_format", Some("parsed")),
+        ("groq", "openai/gpt-oss-20b", &[], "reasoning_format", None),
+    ] {
+        let body = body(kind, model, vec![Message::user("hi")], tools);
+        assert_eq!(body.get(field).and_then(Value::as_str), expected, "{kind} {model}");
     }
 }
 

@@ -8,12 +8,12 @@
 
 mod recorded;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lomusai_core::transcript::{self, Accepts};
 use lomusai_llm::{KINDS, replay};
-use lomusai_wire::{Message, ModelRequest, Part, Role, ToolCall, ToolResult, ToolStatus};
+use lomusai_wire::{Message, ModelRequest, ModelTool, Part, RawJson, Role, ToolCall, ToolResult, ToolStatus};
 use recorded::{Case, Exchange, built, cases, chunks};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -156,11 +156,25 @@ fn message(case: &Case, exchange: &Exchange, number: u64) -> Option<Message> {
     Some(built(chunks, number).expect("within its bound").message)
 }
 
+/// The tools that were called.
+fn tools(answers: &[Message]) -> Vec<ModelTool> {
+    let names: BTreeSet<&str> = answers.iter().flat_map(Message::tool_calls).map(|call| &*call.name).collect();
+    let schema = RawJson::parse(r#"{"type":"object"}"#).expect("a schema");
+    names.into_iter().map(|name| ModelTool::new(name, "", schema.clone())).collect()
+}
+
 /// A request that goes on after these answers: each call is answered.
 fn request_after(case: &Case, answers: &[Message], previous: &Value) -> Value {
     let mut request = ModelRequest::default();
-    // As of a model that takes everything back.
-    request.model = if case.kind == "google" { "gemini-2.5-flash".into() } else { "m".into() };
+    // As of a model that takes everything back: the one that answered, where it says which it was.
+    let said = answers.iter().find_map(|answer| answer.metadata.get(case.kind)?["model"].as_str());
+    let signed = |part: &Part| matches!(part, Part::Reasoning(thought) if thought.signature.is_some() || thought.encrypted.is_some());
+    request.model = match (case.kind, said) {
+        ("google", _) => "gemini-2.5-flash".into(),
+        ("bedrock", _) if answers.iter().flat_map(|answer| &answer.parts).any(signed) => "anthropic.claude-m".into(),
+        (_, said) => said.unwrap_or("m").into(),
+    };
+    request.tools = tools(answers);
     if previous.is_string() {
         request.settings.provider.insert(case.kind.into(), json!({"previous_response_id": previous}));
     }
@@ -554,6 +568,7 @@ fn another_provider_is_shown_nothing_of_ones_own_and_all_that_was_said() {
             for kind in KINDS.iter().filter(|kind| kind.name != case.kind) {
                 let mut request = ModelRequest::default();
                 request.model = "m".into();
+                request.tools = tools(std::slice::from_ref(&answer));
                 request.messages = transcript::hand_over(&messages, &Accepts::of(kind.name)).0;
                 let body = replay::body(kind.name, &request, true).expect("a request");
                 let body: Value = serde_json::from_slice(&body).expect("a request is JSON");

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use lomusai_wire::{
-    CallId, EffectId, EffectKind, ErrorBody, FinishReason, Message, ModelSettings, Outcome, Pending, Role, RunOptions,
-    RunOutput, ToolCall, ToolChoice, ToolResult, Usage,
+    CallId, EffectId, EffectKind, ErrorBody, FinishReason, Message, ModelSettings, Outcome, Part, Pending, Role,
+    RunOptions, RunOutput, ToolCall, ToolChoice, ToolResult, Usage,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -213,7 +213,7 @@ impl State {
             if message.role != Role::Assistant || !texts.is_empty() && !is_paused(message) {
                 break;
             }
-            texts.push(message.text());
+            texts.push(answered(message));
         }
         texts.into_iter().rev().collect()
     }
@@ -241,6 +241,18 @@ impl State {
     pub(super) fn ends(&self, open: &Open) -> bool {
         self.cancelling && open.kind == EffectKind::Run && matches!(open.status, OpenStatus::Suspended(_))
     }
+}
+
+/// What a message answers: all its texts, but for those that their writer says are commentary, where it says anything else.
+/// <https://developers.openai.com/api/docs/guides/reasoning>
+fn answered(message: &Message) -> String {
+    let comments = |place: usize| match message.parts.get(place + 1) {
+        Some(Part::Provider { data, attached: true, .. }) => data["item"]["phase"] == "commentary",
+        _ => false,
+    };
+    let texts = message.parts.iter().enumerate().filter_map(|(place, part)| Some((comments(place), part.as_text()?)));
+    let answer: String = texts.filter(|(comments, _)| !comments).map(|(_, text)| text).collect();
+    if answer.is_empty() { message.text() } else { answer }
 }
 
 /// What a processor may answer. Which fields count depends on its phase.

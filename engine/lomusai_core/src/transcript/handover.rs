@@ -78,7 +78,13 @@ impl Accepts {
                 ..all
             },
             // https://docs.mistral.ai/api: after a tool comes the assistant; the last message is the user's or a tool's.
-            "mistral" => Self { unsigned_reasoning: false, user_after_tool: false, assistant_last: false, ..all },
+            "mistral" => Self {
+                unsigned_reasoning: false,
+                late_system: false,
+                user_after_tool: false,
+                assistant_last: false,
+                ..all
+            },
             // https://docs.cohere.com/v2/reference/chat
             "cohere" => Self { unsigned_reasoning: false, files: false, assistant_last: false, ..all },
             // https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html
@@ -92,7 +98,9 @@ impl Accepts {
             // https://api-docs.deepseek.com: text only.
             "deepseek" => Self { images: false, files: false, ..all },
             "groq" | "xai" => Self { unsigned_reasoning: false, files: false, ..all },
-            "ollama" | "llamacpp" => Self { files: false, ..all },
+            // Templates of many models take instructions at the beginning only. <https://github.com/ggml-org/llama.cpp/issues/27367>
+            "ollama" | "llamacpp" => Self { files: false, late_system: false, ..all },
+            "compatible" => Self { late_system: false, ..all },
             _ => all,
         }
     }

@@ -22,7 +22,7 @@ pub(super) fn body(question: &Question<'_>) -> Result<Vec<u8>> {
     let settings = &request.settings;
     let (system, messages) = Writer::new(question.name).conversation(question.messages());
     let mut body = Object::new().with("model", model);
-    body.set("max_tokens", settings.max_output_tokens.unwrap_or_else(|| max_tokens(model)));
+    body.set("max_tokens", settings.max_output_tokens.unwrap_or_else(|| claude::max_tokens(model)));
     if !system.is_empty() {
         body.set("system", system);
     }
@@ -55,15 +55,6 @@ pub(super) fn body(question: &Question<'_>) -> Result<Vec<u8>> {
         claude::settle_thinking(&mut body);
     }
     Json::from(body).to_bytes()
-}
-
-/// The API wants a number. This is the most that the oldest model of each generation takes, so that no answer is cut short for nothing.
-fn max_tokens(model: &str) -> u32 {
-    match model {
-        _ if model.contains("claude-3-5") || model.contains("claude-3-7") => 8_192,
-        _ if model.contains("claude-3") || model.contains("claude-2") => 4_096,
-        _ => 32_000,
-    }
 }
 
 fn tool_choice(choice: &ToolChoice) -> Option<Value> {

@@ -6,7 +6,6 @@ mod response;
 use lomusai_core::Result;
 use lomusai_core::schema::subset;
 
-use crate::claude;
 use crate::question::{Question, Rule, Schemas};
 use crate::wire::{Fold, Post, Wire};
 
@@ -18,9 +17,25 @@ pub(crate) struct Converse;
 /// <https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html>
 static SCHEMAS: Schemas = Schemas::new(Rule::Told(&subset::OBJECT), Rule::Enforced(&subset::ANTHROPIC));
 
-/// Names of those that hold an answer to a schema.
-const HOLDS: [&str; 9] =
-    ["claude", "qwen", "deepseek", "mistral", "gemma", "nemotron", "minimax", "moonshot", "gpt-oss"];
+/// Names of those that hold an answer to a schema. Of Claude's, newer ones refuse to be asked.
+/// <https://github.com/vercel/ai/issues/17919>
+const HOLDS: [&str; 15] = [
+    "claude-opus-4-5",
+    "claude-opus-4-6",
+    "claude-sonnet-4-5",
+    "qwen3",
+    "magistral",
+    "ministral-3",
+    "mistral-large-3",
+    "voxtral",
+    "gemma-3",
+    "minimax-m2",
+    "nemotron",
+    "moonshot",
+    "kimi",
+    "zai",
+    "glm",
+];
 
 static TOLD: Schemas = Schemas::new(Rule::Told(&subset::OBJECT), Rule::Words);
 
@@ -31,7 +46,7 @@ impl Wire for Converse {
     fn schemas(&'static self, model: &str) -> &'static Schemas {
         match model {
             _ if model.contains("amazon.") => &OWN,
-            _ if HOLDS.iter().any(|name| model.contains(name)) && !claude::is_old(model) => &SCHEMAS,
+            _ if HOLDS.iter().any(|name| model.contains(name)) => &SCHEMAS,
             _ => &TOLD,
         }
     }

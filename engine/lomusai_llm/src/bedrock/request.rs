@@ -20,13 +20,15 @@ const OWN_FIELDS: &str = "additionalModelRequestFields";
 pub(super) fn body(question: &Question<'_>) -> Result<Vec<u8>> {
     let request = question.request;
     let settings = &request.settings;
-    let (system, messages) = Writer::new(question.name).conversation(question.messages());
+    let (system, messages) = Writer::new(question).conversation(question.messages());
     let mut body = Object::new().with("messages", messages);
     if !system.is_empty() {
         body.set("system", system);
     }
     let mut inference = Object::new();
-    inference.optional("maxTokens", settings.max_output_tokens);
+    // Claude's answers would end at 4,096 tokens, thoughts included. <https://github.com/BerriAI/litellm/issues/41529>
+    let claude = question.model.contains("claude").then(|| claude::max_tokens(question.model));
+    inference.optional("maxTokens", settings.max_output_tokens.or(claude));
     inference.optional("temperature", settings.temperature);
     inference.optional("topP", settings.top_p);
     if !settings.stop_sequences.is_empty() {
@@ -79,6 +81,10 @@ fn tool_choice(choice: &ToolChoice) -> Option<Value> {
 
 struct Writer<'a> {
     name: &'a str,
+    /// Whether the model is one of Claude's, whose thoughts are signed. It reads no others, and nobody else reads those.
+    claude: bool,
+    /// Whether calls and results are told as texts: without tools the API takes no calls.
+    told: bool,
     ids: WireIds<'a>,
     turns: Vec<Turn<'a>>,
     documents: usize,
@@ -92,8 +98,10 @@ struct Turn<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(name: &'a str) -> Self {
-        Self { name, ids: WireIds::new(IdRule::Plain), turns: Vec::new(), documents: 0 }
+    fn new(question: &Question<'a>) -> Self {
+        let (claude, told) = (question.model.contains("claude"), question.request.tools.is_empty());
+        let ids = WireIds::new(IdRule::Plain);
+        Self { name: question.name, claude, told, ids, turns: Vec::new(), documents: 0 }
     }
 
     fn conversation(mut self, messages: impl Iterator<Item = &'a Arc<Message>>) -> (Vec<Json<'a>>, Json<'a>) {
@@ -133,6 +141,8 @@ impl<'a> Writer<'a> {
         for part in &message.parts {
             match part {
                 Part::Reasoning(_) if foreign => {}
+                Part::Reasoning(thought)
+                    if (thought.signature.is_some() || thought.encrypted.is_some()) != self.claude => {}
                 Part::Reasoning(reasoning) => {
                     let content = match &reasoning.encrypted {
                         Some(encrypted) => Object::new().with("redactedContent", encrypted.as_str()),
@@ -143,6 +153,9 @@ impl<'a> Writer<'a> {
                         }
                     };
                     blocks.push(Object::new().with("reasoningContent", content).into());
+                }
+                Part::ToolCall(call) if self.told => {
+                    blocks.push(text(format!("(Called the tool {} with {}.)", call.name, call.arguments)));
                 }
                 Part::ToolCall(call) => {
                     let mut tool = Object::new()
@@ -193,10 +206,13 @@ impl<'a> Writer<'a> {
         let mut content = Vec::new();
         match &result.output {
             output @ Value::Object(_) => content.push(Object::new().with("json", output).into()),
-            _ => content.push(text(result.to_text())),
+            _ => content.extend(Some(result.to_text()).filter(|said| !said.trim().is_empty()).map(text)),
         }
         for part in &result.content {
             self.part(part, &mut content);
+        }
+        if content.is_empty() {
+            content.push(text("(no output)".into()));
         }
         let status = if result.status == ToolStatus::Ok { "success" } else { "error" };
         let block = Object::new().with("toolUseId", id).with("content", content).with("status", status);

@@ -88,7 +88,8 @@ impl<'a> Writer<'a> {
     fn assistant(&mut self, message: &'a Message) {
         let foreign = is_foreign(message, self.name);
         let mut wire = Object::new().with("role", "assistant");
-        let (mut content, mut calls, mut plan) = (Vec::new(), Vec::new(), None);
+        let (mut content, mut calls, mut plan) = (Vec::new(), Vec::new(), String::new());
+        let is_calling = message.tool_calls().next().is_some();
         for part in &message.parts {
             match part {
                 Part::Reasoning(_) if foreign => {}
@@ -96,11 +97,13 @@ impl<'a> Writer<'a> {
                 Part::Reasoning(reasoning)
                     if reasoning.provider.get(self.name).is_some_and(|own| own["plan"] == true) =>
                 {
-                    plan = Some(reasoning.text.as_str());
+                    plan.push_str(&reasoning.text);
                 }
                 Part::Reasoning(reasoning) => {
                     content.push(Object::new().with("type", "thinking").with("thinking", reasoning.text.as_str()));
                 }
+                // No text may stand beside calls: what was said before them is the plan of them.
+                Part::Text(text) if is_calling => plan.push_str(text),
                 Part::Text(text) if !text.is_empty() => {
                     content.push(Object::new().with("type", "text").with("text", text.as_str()));
                 }
@@ -116,7 +119,7 @@ impl<'a> Writer<'a> {
         if content.is_empty() && calls.is_empty() {
             return;
         }
-        wire.optional("tool_plan", plan);
+        wire.optional("tool_plan", Some(plan).filter(|plan| !plan.is_empty()));
         if !content.is_empty() {
             wire.set("content", content);
         }

@@ -83,9 +83,8 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     fn new(name: &'a str, model: &str) -> Self {
-        // All since Gemini 3 do. <https://ai.google.dev/gemini-api/docs/thought-signatures>
-        let wants_signatures =
-            model.rsplit('/').next().is_some_and(|model| model.starts_with("gemini-")) && !super::is_old(model);
+        // All since Gemini 3 want them, and names of older ones are led there. <https://ai.google.dev/gemini-api/docs/thought-signatures>
+        let wants_signatures = model.rsplit('/').next().is_some_and(|model| model.starts_with("gemini-"));
         Self { name, wants_signatures, contents: Vec::new(), calls: Vec::new(), results: Vec::new(), foreign: false }
     }
 
@@ -134,10 +133,9 @@ impl<'a> Writer<'a> {
                     (parts, beside)
                 })
                 .unzip();
-            // Nothing stands between the responses of one turn.
-            let content = self.content("user");
-            content.extend(responses.into_iter().flatten());
-            content.extend(beside.into_iter().flatten());
+            // Nothing stands between the responses of one turn, and nothing beside them: where something does, the model may say nothing.
+            self.contents.push(("user", responses.into_iter().flatten().collect()));
+            self.contents.push(("user", beside.into_iter().flatten().collect()));
         }
     }
 
@@ -205,6 +203,10 @@ impl<'a> Writer<'a> {
         };
         let call = self.calls[place];
         let response: Json<'a> = match (&result.output, result.status) {
+            // A reference in it would be looked for among the parts.
+            (output @ Value::Object(_), ToolStatus::Ok) if refers(output) => {
+                Object::new().with("output", output.to_string()).into()
+            }
             (output @ Value::Object(_), ToolStatus::Ok) => output.into(),
             (_, ToolStatus::Ok) => Object::new().with("output", &result.output).into(),
             _ => Object::new().with("error", result.to_text()).into(),
@@ -254,6 +256,15 @@ impl<'a> Writer<'a> {
             // For the host only, or for the provider that made it.
             _ => {}
         }
+    }
+}
+
+/// Whether there is a `$ref` anywhere.
+fn refers(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields.iter().any(|(name, value)| name == "$ref" || refers(value)),
+        Value::Array(items) => items.iter().any(refers),
+        _ => false,
     }
 }
 

@@ -95,11 +95,20 @@ fn finish(mut body: ErrorBody, complaint: Complaint) -> Error {
     }
     if let Some(code) = complaint.code {
         // Waiting does not refill an account.
-        body.retryable &= code != "insufficient_quota";
+        body.retryable &= !NO_MONEY.contains(&code.as_str());
+        // A slip of the model, which it may not make again.
+        body.retryable |= SLIPS.contains(&code.as_str());
         body.details.insert("provider_code".into(), code.into());
     }
     body.into()
 }
+
+/// What an account without money is told.
+const NO_MONEY: [&str; 4] =
+    ["insufficient_quota", "credit_balance_exhausted", "billing_not_active", "billing_hard_limit_reached"];
+
+/// What Groq says of an answer that was to be a call or JSON and was none. <https://console.groq.com/docs/tool-use>
+const SLIPS: [&str; 2] = ["tool_use_failed", "json_validate_failed"];
 
 fn code_of(status: u16) -> Code {
     match status {
@@ -112,12 +121,13 @@ fn code_of(status: u16) -> Code {
 
 /// A status for a complaint that names none, from the words providers use.
 fn guess(code: &str) -> u16 {
+    let code = code.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| code.contains(word));
-    if says(&["rate_limit", "insufficient_quota", "too_many_requests"]) {
+    if NO_MONEY.contains(&&*code) || says(&["rate_limit", "too_many_requests", "resource_exhausted"]) {
         429
-    } else if says(&["authentication", "invalid_api_key", "permission"]) {
+    } else if says(&["authentication", "api_key", "permission", "unauthenticated"]) {
         401
-    } else if says(&["invalid", "context_length", "not_found", "unsupported", "tool_use_failed", "content_policy"]) {
+    } else if says(&["invalid", "context_length", "not_found", "unsupported", "policy", "image"]) {
         400
     } else {
         500

@@ -13,7 +13,15 @@ use crate::wire::{extra, is_foreign};
 pub(super) fn body(question: &Question<'_>) -> Result<Vec<u8>> {
     let request = question.request;
     let settings = &request.settings;
-    let messages = question.messages().flat_map(|message| messages(question.name, message)).collect::<Vec<_>>();
+    // Instructions at the beginning are one message: the templates of many models refuse a second.
+    let begin = question.messages().take_while(|message| message.role == Role::System);
+    let instructions =
+        begin.map(|message| message.text()).filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n\n");
+    let system = Some(instructions).filter(|text| !text.is_empty());
+    let system = system.map(|text| Object::new().with("role", "system").with("content", text));
+    let rest = question.messages().skip_while(|message| message.role == Role::System);
+    let rest = rest.flat_map(|message| messages(question.name, message));
+    let messages = system.into_iter().chain(rest).collect::<Vec<_>>();
     let mut body = Object::new().with("model", question.model).with("messages", messages);
     // The API knows no choice: where none may be called none is shown.
     let shown = question.tools_to_choose_from().filter(|_| request.tool_choice != ToolChoice::None);

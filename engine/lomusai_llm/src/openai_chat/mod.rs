@@ -22,20 +22,47 @@ pub(crate) struct Dialect {
     top_k: bool,
     /// The word for "some tool must be called".
     required: &'static str,
-    /// Whether a tool can be named that must be called. Where it cannot, it is the only one that the model is shown.
-    names_tools: bool,
+    /// How a model is made to call a tool.
+    forces: Forces,
+    /// Whether an assistant that only calls tools says nothing, rather than an empty text.
+    says_nothing: bool,
     /// Whether usage in a stream has to be asked for.
     asks_for_usage: bool,
+    /// What some models have to be told unasked.
+    defaults: &'static [Default],
     /// How it takes schemas. Where an answer can only be JSON of some kind, the schema stands in the instructions.
     schemas: &'static Schemas,
-    /// How it takes them when it is asked for a model whose name holds this word.
-    schemas_of: Option<(&'static str, &'static Schemas)>,
+    /// How it takes them when it is asked for a model whose name holds one of these words, the first that it holds.
+    schemas_of: &'static [(&'static str, &'static Schemas)],
     /// How the model's thoughts go back to it.
     thoughts: Thoughts,
+    /// Whether the user may speak right after a tool.
+    user_after_tool: bool,
     /// What it takes beside text.
     media: Media,
     /// Which ids of calls it takes.
     ids: IdRule,
+}
+
+/// A field that models are sent where the host does not set it.
+#[derive(Debug)]
+struct Default {
+    /// What their names begin with, behind the vendor's.
+    models: &'static [&'static str],
+    only_beside_tools: bool,
+    field: &'static str,
+    value: &'static str,
+}
+
+/// How a model is made to call a tool. Where the tool cannot be named, it is the only one that the model is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Forces {
+    /// By its name.
+    Named,
+    /// Any, by a word.
+    Any,
+    /// By its name, but not at all while the model thinks, which it does where it is not told otherwise.
+    Thoughtless,
 }
 
 /// How thoughts go back.
@@ -47,9 +74,11 @@ enum Thoughts {
     AsTheyCame,
     /// In the field `reasoning_content`.
     ReasoningContent,
-    /// In the field `reasoning`.
+    /// There as well, and that there were none is said, too: the server refuses an answer without the field.
+    AlwaysReasoningContent,
+    /// In the field `reasoning`, and to the model that had them: others refuse it.
     Reasoning,
-    /// In `reasoning`, and with their signatures in `reasoning_details`.
+    /// In `reasoning`, and with their signatures in `reasoning_details`, to models of the vendor whose model had them.
     Details,
     /// As parts of the content.
     Parts,
@@ -86,7 +115,10 @@ enum Files {
 }
 
 /// What a server that nobody knows is told: everything, since none says what it forgets.
-static TOLD: Schemas = Schemas::new(Rule::Told(&subset::ALL), Rule::Told(&subset::ALL));
+///
+/// Beside tools many, such as vLLM's, hold a model to JSON from its first word on, so that it calls none.
+/// <https://github.com/vllm-project/vllm/issues/39929>
+static TOLD: Schemas = Schemas::new(Rule::Told(&subset::ALL), Rule::Told(&subset::ALL)).without_tools();
 
 /// Any server that speaks this API: what most of them take.
 pub(crate) static COMPATIBLE: Dialect = Dialect {
@@ -95,11 +127,15 @@ pub(crate) static COMPATIBLE: Dialect = Dialect {
     // Not OpenAI's, but of most servers that copy its API. One that has no such field says so, which is better than silence.
     top_k: true,
     required: "required",
-    names_tools: true,
+    // Not all take the name of one. <https://github.com/lmstudio-ai/lmstudio-bug-tracker/issues/670>
+    forces: Forces::Any,
+    says_nothing: true,
     asks_for_usage: true,
+    defaults: &[],
     schemas: &TOLD,
-    schemas_of: None,
+    schemas_of: &[],
     thoughts: Thoughts::AsTheyCame,
+    user_after_tool: true,
     media: Media { images: true, audio: Audio::Described, files: Files::Held },
     ids: IdRule::Any,
 };
@@ -109,6 +145,14 @@ pub(crate) static COMPATIBLE: Dialect = Dialect {
 pub(crate) static OPENAI: Dialect = Dialect {
     max_tokens: "max_completion_tokens",
     top_k: false,
+    forces: Forces::Named,
+    // These think unasked, and refuse tools of this API while they do; others refuse them always. <https://github.com/BerriAI/litellm/pull/34569>
+    defaults: &[Default {
+        models: &["gpt-5.5", "gpt-5.6", "gpt-6-sol", "gpt-6-luna", "gpt-6.1-terra"],
+        only_beside_tools: true,
+        field: "reasoning_effort",
+        value: "none",
+    }],
     schemas: &Schemas::new(
         Rule::Strict { enforced: &subset::OPENAI, told: &subset::OBJECT },
         Rule::Strict { enforced: &subset::OPENAI, told: &subset::ALL },
@@ -123,12 +167,14 @@ pub(crate) static MISTRAL: Dialect = Dialect {
     seed: Some("random_seed"),
     top_k: false,
     required: "any",
+    forces: Forces::Named,
     asks_for_usage: false,
     schemas: &Schemas::new(
         Rule::Told(&subset::OBJECT),
         Rule::Strict { enforced: &subset::MISTRAL, told: &subset::OBJECT },
     ),
     thoughts: Thoughts::Parts,
+    user_after_tool: false,
     media: Media { images: true, audio: Audio::Bare, files: Files::Addressed },
     ids: IdRule::NineAlphanumeric,
     ..COMPATIBLE
@@ -139,26 +185,41 @@ pub(crate) static MISTRAL: Dialect = Dialect {
 pub(crate) static DEEPSEEK: Dialect = Dialect {
     seed: None,
     top_k: false,
+    // <https://github.com/deepseek-ai/DeepSeek-V3/issues/1376>
+    forces: Forces::Thoughtless,
+    says_nothing: false,
     // `strict` tools are of another address, for trying out.
     schemas: &Schemas::new(Rule::Told(&subset::OBJECT), Rule::Words),
-    thoughts: Thoughts::ReasoningContent,
+    // <https://api-docs.deepseek.com/guides/thinking_mode>
+    thoughts: Thoughts::AlwaysReasoningContent,
     media: Media { images: false, audio: Audio::No, files: Files::No },
     ..COMPATIBLE
 };
+
+#[cfg(feature = "groq")]
+static GROQ_TOLD: Schemas = Schemas::new(Rule::Told(&subset::OBJECT), Rule::Told(&subset::ALL)).whole_without_tools();
+
+#[cfg(feature = "groq")]
+static GROQ_STRICT: Schemas =
+    Schemas::new(Rule::Told(&subset::OBJECT), Rule::Strict { enforced: &subset::OPENAI, told: &subset::ALL })
+        .whole_without_tools();
 
 /// <https://console.groq.com/docs/api-reference#chat-create>
 #[cfg(feature = "groq")]
 pub(crate) static GROQ: Dialect = Dialect {
     max_tokens: "max_completion_tokens",
     top_k: false,
-    // JSON is refused beside tools and in a stream. <https://console.groq.com/docs/structured-outputs>
-    schemas: &Schemas::new(Rule::Told(&subset::OBJECT), Rule::Told(&subset::ALL)).whole_without_tools(),
-    // Only these are held to a schema.
-    schemas_of: Some((
-        "gpt-oss",
-        &Schemas::new(Rule::Told(&subset::OBJECT), Rule::Strict { enforced: &subset::OPENAI, told: &subset::ALL })
-            .whole_without_tools(),
-    )),
+    forces: Forces::Named,
+    // Their thoughts would stand in the answer. <https://console.groq.com/docs/reasoning>
+    defaults: &[Default { models: &["qwen"], only_beside_tools: false, field: "reasoning_format", value: "parsed" }],
+    // JSON is refused beside tools and in a stream, and a schema by most models. <https://console.groq.com/docs/structured-outputs>
+    schemas: &Schemas::new(Rule::Told(&subset::OBJECT), Rule::Words).whole_without_tools(),
+    schemas_of: &[
+        ("gpt-oss-safeguard", &GROQ_TOLD),
+        ("qwen3.6", &GROQ_TOLD),
+        ("gpt-oss", &GROQ_STRICT),
+        ("qwen3.8", &GROQ_STRICT),
+    ],
     thoughts: Thoughts::Reasoning,
     media: Media { images: true, audio: Audio::No, files: Files::No },
     ..COMPATIBLE
@@ -169,6 +230,9 @@ pub(crate) static GROQ: Dialect = Dialect {
 pub(crate) static XAI: Dialect = Dialect {
     max_tokens: "max_completion_tokens",
     top_k: false,
+    forces: Forces::Named,
+    // <https://github.com/langchain-ai/langchain/issues/34140>
+    says_nothing: false,
     schemas: &Schemas::new(Rule::Told(&subset::XAI), Rule::Strict { enforced: &subset::XAI, told: &subset::ALL }),
     thoughts: Thoughts::ReasoningContent,
     media: Media { images: true, audio: Audio::No, files: Files::No },
@@ -178,6 +242,7 @@ pub(crate) static XAI: Dialect = Dialect {
 /// <https://openrouter.ai/docs/api-reference/chat-completion>
 #[cfg(feature = "openrouter")]
 pub(crate) static OPENROUTER: Dialect = Dialect {
+    forces: Forces::Named,
     // Whoever is behind it: tools are told, since what they enforce differs.
     schemas: &Schemas::new(Rule::Told(&subset::OBJECT), Rule::Strict { enforced: &subset::OPENAI, told: &subset::ALL }),
     thoughts: Thoughts::Details,
@@ -188,9 +253,9 @@ pub(crate) static OPENROUTER: Dialect = Dialect {
 /// <https://github.com/ggml-org/llama.cpp/tree/master/tools/server>
 #[cfg(feature = "llamacpp")]
 pub(crate) static LLAMACPP: Dialect = Dialect {
-    // A choice that is no word counts as `auto`.
-    names_tools: false,
-    schemas: &Schemas::new(Rule::Enforced(&subset::LLAMA), Rule::Enforced(&subset::LLAMA)),
+    // A choice that is no word counts as `auto`, and beside a format no tool is ever called.
+    forces: Forces::Any,
+    schemas: &Schemas::new(Rule::Enforced(&subset::LLAMA), Rule::Enforced(&subset::LLAMA)).without_tools(),
     thoughts: Thoughts::ReasoningContent,
     media: Media { images: true, audio: Audio::Described, files: Files::No },
     ..COMPATIBLE
@@ -198,10 +263,7 @@ pub(crate) static LLAMACPP: Dialect = Dialect {
 
 impl Wire for Dialect {
     fn schemas(&'static self, model: &str) -> &'static Schemas {
-        match self.schemas_of {
-            Some((word, schemas)) if model.contains(word) => schemas,
-            _ => self.schemas,
-        }
+        self.schemas_of.iter().find(|(word, _)| model.contains(word)).map_or(self.schemas, |(_, schemas)| schemas)
     }
 
     fn post(&self, question: &Question<'_>) -> Result<Post> {

@@ -9,7 +9,7 @@ use lomusai_wire::{Message, ModelTool, Part, RawJson, Role, ToolChoice, ToolResu
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::{Map, Value, json};
 
-use super::{Dialect, Media, Thoughts};
+use super::{Dialect, Forces, Media, Thoughts};
 use crate::ids::WireIds;
 use crate::question::{Fitted, Question};
 use crate::wire::{extra, is_foreign};
@@ -35,9 +35,9 @@ impl Serialize for Body<'_> {
         let (question, dialect) = (self.question, self.dialect);
         let settings = &question.request.settings;
         let wire = |(tool, fitted)| WireTool::new(tool, fitted);
-        let tools: Vec<WireTool<'_>> = match dialect.names_tools {
-            true => question.tools().map(wire).collect(),
-            false => question.tools_to_choose_from().map(wire).collect(),
+        let tools: Vec<WireTool<'_>> = match dialect.forces {
+            Forces::Named => question.tools().map(wire).collect(),
+            _ => question.tools_to_choose_from().map(wire).collect(),
         };
         // The provider's own tools are beside ours, and do not replace them.
         let own = self.extra.get("tools").and_then(Value::as_array);
@@ -49,7 +49,13 @@ impl Serialize for Body<'_> {
                 Some(own) => fields.map.serialize_entry("tools", &(AllTools { tools: &tools, own }))?,
                 None => fields.optional("tools", Some(&tools))?,
             }
-            fields.optional("tool_choice", tool_choice(&question.request.tool_choice, dialect))?;
+            fields.optional("tool_choice", self.tool_choice())?;
+        }
+        let name = question.model.rsplit('/').next().unwrap_or(question.model);
+        for default in dialect.defaults {
+            let is_meant = default.models.iter().any(|model| name.starts_with(model));
+            let fits = !default.only_beside_tools || !tools.is_empty() || own.is_some();
+            fields.optional(default.field, Some(default.value).filter(|_| is_meant && fits))?;
         }
         fields.optional("temperature", settings.temperature)?;
         fields.optional("top_p", settings.top_p)?;
@@ -74,6 +80,22 @@ impl Serialize for Body<'_> {
             (question.stream && dialect.asks_for_usage).then(|| json!({"include_usage": true})),
         )?;
         fields.end(own.is_some() && !tools.is_empty())
+    }
+}
+
+impl Body<'_> {
+    fn tool_choice(&self) -> Option<Value> {
+        let thinks = || self.extra.get("thinking").is_none_or(|thinking| thinking["type"] != "disabled");
+        match (&self.question.request.tool_choice, self.dialect.forces) {
+            (ToolChoice::None, _) => Some(json!("none")),
+            (ToolChoice::Required | ToolChoice::Tool(_), Forces::Thoughtless) if thinks() => None,
+            (ToolChoice::Tool(name), Forces::Named | Forces::Thoughtless) => {
+                Some(json!({"type": "function", "function": {"name": name}}))
+            }
+            (ToolChoice::Required | ToolChoice::Tool(_), _) => Some(json!(self.dialect.required)),
+            // What the server does anyway.
+            _ => None,
+        }
     }
 }
 
@@ -140,17 +162,6 @@ impl<'a> WireTool<'a> {
         let (parameters, strict) = (&fitted.schema, fitted.strict.then_some(true));
         let function = WireFunction { name: &tool.name, description: &tool.description, parameters, strict };
         Self { r#type: "function", function }
-    }
-}
-
-fn tool_choice(choice: &ToolChoice, dialect: &Dialect) -> Option<Value> {
-    match choice {
-        ToolChoice::None => Some(json!("none")),
-        ToolChoice::Required => Some(json!(dialect.required)),
-        ToolChoice::Tool(_) if !dialect.names_tools => Some(json!(dialect.required)),
-        ToolChoice::Tool(name) => Some(json!({"type": "function", "function": {"name": name}})),
-        // What the server does anyway.
-        _ => None,
     }
 }
 
@@ -238,7 +249,10 @@ impl<'a> WireMessage<'a> {
 fn messages<'a>(dialect: &Dialect, question: &'a Question<'_>) -> Vec<WireMessage<'a>> {
     let mut writer = Writer {
         name: question.name,
+        model: question.model,
         thoughts: dialect.thoughts,
+        says_nothing: dialect.says_nothing,
+        user_after_tool: dialect.user_after_tool,
         media: dialect.media,
         messages: Vec::new(),
         ids: WireIds::new(dialect.ids),
@@ -246,7 +260,7 @@ fn messages<'a>(dialect: &Dialect, question: &'a Question<'_>) -> Vec<WireMessag
     };
     for message in question.messages() {
         match message.role {
-            Role::System => writer.text("system", message),
+            Role::System => writer.system(message),
             Role::Assistant => writer.assistant(message),
             _ => writer.user(message),
         }
@@ -257,7 +271,10 @@ fn messages<'a>(dialect: &Dialect, question: &'a Question<'_>) -> Vec<WireMessag
 
 struct Writer<'a> {
     name: &'a str,
+    model: &'a str,
     thoughts: Thoughts,
+    says_nothing: bool,
+    user_after_tool: bool,
     media: Media,
     messages: Vec<WireMessage<'a>>,
     ids: WireIds<'a>,
@@ -267,11 +284,19 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn text(&mut self, role: &'static str, message: &'a Message) {
+    /// Instructions. Those at the beginning are one message: the templates of many models refuse a second.
+    fn system(&mut self, message: &'a Message) {
         self.show_attachments();
         let text = text_of(message);
-        if !text.is_empty() {
-            self.messages.push(WireMessage::new(role, Some(Content::Text(text))));
+        if text.is_empty() {
+            return;
+        }
+        match self.messages.as_mut_slice() {
+            [WireMessage { role: "system", content: Some(Content::Text(before)), .. }] => {
+                before.to_mut().push_str("\n\n");
+                before.to_mut().push_str(&text);
+            }
+            _ => self.messages.push(WireMessage::new("system", Some(Content::Text(text)))),
         }
     }
 
@@ -296,6 +321,12 @@ impl<'a> Writer<'a> {
             wire.content = Some(text).filter(|text| !text.is_empty()).map(Content::Text);
         }
         let thinks = wire.reasoning_content.is_some() || wire.reasoning.is_some() || wire.reasoning_details.is_some();
+        if self.thoughts == Thoughts::AlwaysReasoningContent {
+            wire.reasoning_content.get_or_insert_default();
+        }
+        if !self.says_nothing && wire.content.is_none() && !wire.tool_calls.is_empty() {
+            wire.content = Some(Content::Text("".into()));
+        }
         // A thought that ran out of tokens before it said anything.
         if thinks && wire.content.is_none() && wire.tool_calls.is_empty() {
             wire.content = Some(Content::Text("".into()));
@@ -313,7 +344,7 @@ impl<'a> Writer<'a> {
             wire.audio = facts["audio"]["id"].as_str().map(|id| json!({"id": id}));
             wire.extra_content = facts.get("extra_content");
             wire.thought_signature = facts.get("thought_signature");
-            if matches!(self.thoughts, Thoughts::Details | Thoughts::AsTheyCame) {
+            if self.thoughts == Thoughts::AsTheyCame || self.thoughts == Thoughts::Details && self.is_theirs(facts) {
                 wire.reasoning_details = Some(&facts["reasoning_details"]).filter(|details| details.is_array());
             }
         }
@@ -329,8 +360,11 @@ impl<'a> Writer<'a> {
             Thoughts::AsTheyCame if came_as == Some("reasoning") => wire.reasoning = thought,
             Thoughts::AsTheyCame if came_as == Some("reasoning_content") => wire.reasoning_content = thought,
             Thoughts::AsTheyCame => {}
-            Thoughts::ReasoningContent => wire.reasoning_content = thought,
-            Thoughts::Reasoning | Thoughts::Details => wire.reasoning = thought,
+            Thoughts::ReasoningContent | Thoughts::AlwaysReasoningContent => wire.reasoning_content = thought,
+            Thoughts::Reasoning | Thoughts::Details => {
+                let theirs = message.metadata.get(self.name).is_none_or(|facts| self.is_theirs(facts));
+                wire.reasoning = thought.filter(|_| theirs);
+            }
             Thoughts::Parts => {
                 let special = |part: &Part| matches!(part, Part::Reasoning(_) | Part::Provider { .. });
                 if message.parts.iter().any(special) {
@@ -339,6 +373,18 @@ impl<'a> Writer<'a> {
                     wire.content = Some(parts).filter(|parts| !parts.is_empty()).map(Content::Parts);
                 }
             }
+        }
+    }
+
+    /// Whether thoughts of an answer are readable to the model that is asked now.
+    fn is_theirs(&self, facts: &Value) -> bool {
+        let Some(writer) = facts["model"].as_str() else { return true };
+        let vendor = |model: &'a str| model.split_once('/').map(|(vendor, _)| vendor);
+        match (self.thoughts, vendor(self.model)) {
+            (Thoughts::Reasoning, _) => writer == self.model,
+            // Whoever asks for any model may be answered by the same.
+            (_, None | Some("openrouter")) => true,
+            (_, Some(asked)) => writer.strip_prefix(asked).is_some_and(|rest| rest.starts_with('/')),
         }
     }
 
@@ -383,9 +429,13 @@ impl<'a> Writer<'a> {
 
     fn show_attachments(&mut self) {
         let parts = std::mem::take(&mut self.attachments);
-        if !parts.is_empty() {
-            self.messages.push(WireMessage::new("user", Some(Content::Parts(parts))));
+        if parts.is_empty() {
+            return;
         }
+        if !self.user_after_tool && self.messages.last().is_some_and(|last| last.role == "tool") {
+            self.messages.push(WireMessage::new("assistant", Some(Content::Text("(The results are shown.)".into()))));
+        }
+        self.messages.push(WireMessage::new("user", Some(Content::Parts(parts))));
     }
 }
 

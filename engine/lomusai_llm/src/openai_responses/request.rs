@@ -25,7 +25,8 @@ pub(super) fn body(question: &Question<'_>, text_results: bool) -> Result<Vec<u8
     let (previous, skipped) = known.map_or((None, 0), |wanted| previous(name, &request.messages, wanted));
     let skipped = if skipped > 0 { skipped + question.added() } else { 0 };
 
-    let (instructions, input) = Writer::new(name, text_results).conversation(question.messages(), skipped);
+    let writer = Writer::new(name, text_results, cannot_think(model));
+    let (instructions, input) = writer.conversation(question.messages(), skipped);
     let mut body = Object::new().with("model", model);
     body.optional("instructions", Some(instructions).filter(|text| !text.is_empty()));
     body.set("input", input);
@@ -41,7 +42,8 @@ pub(super) fn body(question: &Question<'_>, text_results: bool) -> Result<Vec<u8
     }
     body.optional("temperature", settings.temperature);
     body.optional("top_p", settings.top_p);
-    body.optional("max_output_tokens", settings.max_output_tokens);
+    // Fewer are refused.
+    body.optional("max_output_tokens", settings.max_output_tokens.map(|most| most.max(16)));
     if let Some(output) = &question.output {
         let mut format = Object::new().with("type", "json_schema").with("name", question.output_name());
         format.set("schema", &output.schema);
@@ -65,9 +67,22 @@ pub(super) fn body(question: &Question<'_>, text_results: bool) -> Result<Vec<u8
     Json::from(body).to_bytes()
 }
 
+/// Models that refuse thoughts. Of others, such as those that Azure's customers named, it is not known.
+fn cannot_think(model: &str) -> bool {
+    let name = model.rsplit('/').next().unwrap_or(model);
+    ["gpt-4", "gpt-3.5", "chatgpt-", "gpt-5-chat"].iter().any(|word| name.starts_with(word))
+}
+
 /// Models that think, and whose thoughts can be asked for. Others refuse to be asked.
 fn reasons(model: &str) -> bool {
+    if cannot_think(model) {
+        return false;
+    }
     let name = model.rsplit('/').next().unwrap_or(model);
+    // xAI's give them to whoever asks. <https://docs.x.ai/docs/guides/reasoning>
+    if name.starts_with("grok-") {
+        return !name.contains("non-reasoning");
+    }
     let digit = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
     name.strip_prefix('o').is_some_and(digit)
         || name.starts_with("codex")
@@ -104,13 +119,16 @@ struct Writer<'a> {
     ids: WireIds<'a>,
     items: Vec<Json<'a>>,
     text_results: bool,
+    /// Whether the model takes no thoughts.
+    thoughtless: bool,
     /// What came with results, where these are texts: shown once all results of the step are there.
     attachments: Vec<Json<'a>>,
 }
 
 impl<'a> Writer<'a> {
-    fn new(name: &'a str, text_results: bool) -> Self {
-        Self { name, ids: WireIds::new(IdRule::Any), items: Vec::new(), text_results, attachments: Vec::new() }
+    fn new(name: &'a str, text_results: bool, thoughtless: bool) -> Self {
+        let ids = WireIds::new(IdRule::Any);
+        Self { name, ids, items: Vec::new(), text_results, thoughtless, attachments: Vec::new() }
     }
 
     fn conversation(
@@ -149,7 +167,15 @@ impl<'a> Writer<'a> {
     }
 
     fn assistant(&mut self, message: &'a Message) {
-        let foreign = is_foreign(message, self.name);
+        // Items refer to one another by ids: of an answer that broke off, and of one whose thoughts are left out, only the words can be said.
+        let thinks = |part: &Part| match part {
+            Part::Reasoning(_) => true,
+            Part::Provider { data, .. } => data["type"] == "reasoning",
+            _ => false,
+        };
+        let in_pieces = message.metadata.get("partial") == Some(&Value::Bool(true));
+        let unread = self.thoughtless && message.parts.iter().any(thinks);
+        let foreign = is_foreign(message, self.name) || in_pieces || unread;
         // A thought that was told whole later on goes back as that.
         let again = |part: &Part| {
             match part {

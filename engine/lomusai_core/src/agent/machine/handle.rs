@@ -114,6 +114,10 @@ impl AgentMachine {
             ModelOutcome::Answered(answer) => {
                 let finish = Some(answer.finish);
                 let mut message = self.written(open, answer.message);
+                if answer.finish == FinishReason::ContentFilter {
+                    // Cut off where a filter stepped in: a call may be whole by chance, and is not what the model came to.
+                    message.parts.retain(|part| !matches!(part, Part::ToolCall(_)));
+                }
                 if answer.finish == FinishReason::Paused && message.tool_calls().next().is_none() {
                     message.metadata.insert(PAUSED.into(), true.into());
                     // Nobody else can go on with it.

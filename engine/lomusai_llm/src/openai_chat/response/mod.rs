@@ -167,8 +167,10 @@ impl Fold {
         self.spoke |= !said.is_silent();
         self.said(said, whole, chunks);
         let Some(reason) = text(choice.finish_reason) else { return Ok(()) };
-        if reason == "error" {
-            return Err(Error::new(codes::PROVIDER_FAILED, "the provider ended its answer with finish_reason: error"));
+        // What comes with these is no answer: a machine gave up, or a gateway lost whom it had asked.
+        if matches!(&*reason, "error" | "abort" | "insufficient_system_resource") {
+            let message = format!("the provider ended its answer with finish_reason: {reason}");
+            return Err(Error::new(codes::PROVIDER_FAILED, message));
         }
         let finish = finish_reason(&reason);
         if finish == FinishReason::Other {
