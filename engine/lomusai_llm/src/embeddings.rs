@@ -23,6 +23,8 @@ pub(crate) enum Embeddings {
         /// Whether `dimensions` may be sent.
         sized: bool,
     },
+    /// `v1/embeddings`, with a bound on the tokens of a request and a field of its own for the dimensions.
+    Mistral,
     /// `batchEmbedContents`.
     Google,
     /// `v2/embed`.
@@ -91,8 +93,17 @@ impl Embedder {
         let (path, body) = match self.wire {
             Embeddings::OpenAi { sized } => {
                 let mut body = json!({"model": self.model, "input": texts, "encoding_format": "float"});
-                if sized {
+                // The oldest has one length only, and refuses to be asked.
+                if sized && !self.model.contains("ada-002") {
                     body["dimensions"] = self.dimensions.into();
+                }
+                (vec!["embeddings".to_owned()], body)
+            }
+            Embeddings::Mistral => {
+                let mut body = json!({"model": self.model, "input": texts, "encoding_format": "float"});
+                // Of `mistral-embed` it is fixed.
+                if self.model.starts_with("codestral-embed") {
+                    body["output_dimension"] = self.dimensions.into();
                 }
                 (vec!["embeddings".to_owned()], body)
             }
@@ -104,10 +115,14 @@ impl Embedder {
                 path.extend(format!("{model}:batchEmbedContents").split('/').map(str::to_owned));
                 (path, json!({"requests": texts.iter().map(one).collect::<Vec<_>>()}))
             }
-            Embeddings::Cohere => (
-                vec!["v2".to_owned(), "embed".to_owned()],
-                json!({"model": self.model, "texts": texts, "input_type": "search_document", "embedding_types": ["float"]}),
-            ),
+            Embeddings::Cohere => {
+                let mut body = json!({"model": self.model, "texts": texts, "input_type": "search_document", "embedding_types": ["float"]});
+                // Known since embed-v4.
+                if !["-v2", "-v3"].iter().any(|old| self.model.contains(old)) {
+                    body["output_dimension"] = self.dimensions.into();
+                }
+                (vec!["v2".to_owned(), "embed".to_owned()], body)
+            }
             Embeddings::Ollama => {
                 (vec!["api".to_owned(), "embed".to_owned()], json!({"model": self.model, "input": texts}))
             }
@@ -120,7 +135,7 @@ impl Embedder {
     fn vectors(&self, answer: &Value) -> Option<Vec<Vec<f64>>> {
         let numbers = |list: &Value| list.as_array()?.iter().map(Value::as_f64).collect::<Option<Vec<f64>>>();
         let items = match self.wire {
-            Embeddings::OpenAi { .. } => &answer["data"],
+            Embeddings::OpenAi { .. } | Embeddings::Mistral => &answer["data"],
             Embeddings::Cohere => &answer["embeddings"]["float"],
             Embeddings::Google | Embeddings::Ollama => &answer["embeddings"],
         };
@@ -128,7 +143,7 @@ impl Embedder {
         // Where the server says which text a vector is of, its word counts, and not its order.
         items.sort_by_key(|item| item.get("index").and_then(Value::as_u64));
         let vector = |item: &Value| match self.wire {
-            Embeddings::OpenAi { .. } => numbers(&item["embedding"]),
+            Embeddings::OpenAi { .. } | Embeddings::Mistral => numbers(&item["embedding"]),
             Embeddings::Google => numbers(&item["values"]),
             Embeddings::Cohere | Embeddings::Ollama => numbers(item),
         };
@@ -156,10 +171,30 @@ impl Embeddings {
     fn batch(self) -> usize {
         match self {
             Self::OpenAi { .. } => 256,
+            Self::Mistral => 32,
             Self::Google => 100,
             Self::Cohere => 96,
             Self::Ollama => 64,
         }
+    }
+
+    /// Most bytes of text in one request, where that is bounded: no text has more tokens than bytes. A longer text goes alone.
+    fn batch_bytes(self) -> usize {
+        match self {
+            Self::Mistral => 16_000,
+            _ => usize::MAX,
+        }
+    }
+
+    /// The texts of the first request, and those of others.
+    fn split<'a, 'b>(self, texts: &'a [&'b str]) -> (&'a [&'b str], &'a [&'b str]) {
+        let mut bytes = 0_usize;
+        let fits = |text: &&&str| {
+            bytes = bytes.saturating_add(text.len());
+            bytes <= self.batch_bytes()
+        };
+        let count = texts.iter().take(self.batch()).take_while(fits).count();
+        texts.split_at(count.max(1).min(texts.len()))
     }
 }
 
@@ -167,7 +202,10 @@ impl EmbeddingProvider for Embedder {
     fn embed<'a>(&'a self, texts: &'a [&'a str]) -> BoxFuture<'a, Result<Vec<Vec<f32>>>> {
         Box::pin(async move {
             let mut vectors = Vec::with_capacity(texts.len());
-            for batch in texts.chunks(self.wire.batch()) {
+            let mut rest = texts;
+            while !rest.is_empty() {
+                let batch;
+                (batch, rest) = self.wire.split(rest);
                 let found = self.batch(batch).await.map_err(|error| {
                     let error = error.with("provider", self.kind.name).with("model", self.model.as_str());
                     self.endpoint.scrub(error)

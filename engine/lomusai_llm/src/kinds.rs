@@ -213,7 +213,7 @@ pub static KINDS: &[Kind] = &[
         auth: Auth::Bearer,
         headers: &[],
         wire: &crate::openai_chat::MISTRAL,
-        embeddings: Some(Embeddings::OpenAi { sized: false }),
+        embeddings: Some(Embeddings::Mistral),
     },
     #[cfg(feature = "deepseek")]
     Kind {

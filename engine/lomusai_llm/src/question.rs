@@ -34,6 +34,8 @@ pub(crate) struct Schemas {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Holds {
     Always,
+    /// Not where a tool must be called.
+    Unforced,
     /// Not where there are tools: the request would be refused, or no tool ever be called.
     WithoutTools,
     /// Nor in pieces: such an answer is asked for whole.
@@ -44,6 +46,11 @@ impl Schemas {
     /// Rules for the arguments of tools and for the answer, which hold side by side.
     pub(crate) const fn new(tools: Rule, output: Rule) -> Self {
         Self { tools, output, holds: Holds::Always }
+    }
+
+    /// The same rules, but that of the answer only where no tool must be called.
+    pub(crate) const fn unforced(self) -> Self {
+        Self { holds: Holds::Unforced, ..self }
     }
 
     /// The same rules, but that of the answer only where there are no tools.
@@ -96,7 +103,13 @@ impl<'a> Question<'a> {
     ) -> Self {
         let tool = |tool: &ModelTool| fitter.fit(&schemas.tools, &tool.input_schema).unwrap_or_else(|| as_it_is(tool));
         let tools = request.tools.iter().map(tool).collect();
-        let json = request.output.is_some() && (schemas.holds == Holds::Always || request.tools.is_empty());
+        let forced = matches!(request.tool_choice, ToolChoice::Required | ToolChoice::Tool(_));
+        let holds = match schemas.holds {
+            Holds::Always => true,
+            Holds::Unforced => request.tools.is_empty() || !forced,
+            Holds::WithoutTools | Holds::WholeWithoutTools => request.tools.is_empty(),
+        };
+        let json = request.output.is_some() && holds;
         let output = request.output.as_ref().filter(|_| json);
         let output = output.and_then(|output| fitter.fit(&schemas.output, &output.schema));
         let stream = stream && !(json && schemas.holds == Holds::WholeWithoutTools);

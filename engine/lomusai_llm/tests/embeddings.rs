@@ -77,6 +77,37 @@ async fn every_kind_keeps_the_order() {
     }
 }
 
+#[tokio::test]
+async fn long_texts_are_asked_for_within_what_mistral_takes_at_once() {
+    let (port, asked) = serving(openai).await;
+    let long = format!("{:0>9000}", 1);
+    let longest = format!("{:0>40000}", 2);
+    let vectors = embedder("mistral", port).embed(&["1", &long, &long, &longest, "2", "3"]).await.unwrap();
+    assert_eq!(vectors.len(), 6);
+    let counts: Vec<usize> =
+        asked.lock().unwrap().iter().map(|(_, body)| body["input"].as_array().unwrap().len()).collect();
+    assert_eq!(counts, [2, 1, 1, 2]);
+}
+
+#[tokio::test]
+async fn a_length_is_asked_for_of_models_that_have_several() {
+    for (kind, model, answer, field, expected) in [
+        ("cohere", "embed-v4.0", KINDS[4].2, "output_dimension", Some(2)),
+        ("cohere", "embed-english-v3.0", KINDS[4].2, "output_dimension", None),
+        ("mistral", "codestral-embed-2505", openai as Answer, "output_dimension", Some(2)),
+        ("mistral", "mistral-embed", openai, "output_dimension", None),
+        ("openai", "text-embedding-3-small", openai, "dimensions", Some(2)),
+        ("openai", "text-embedding-ada-002", openai, "dimensions", None),
+    ] {
+        let (port, asked) = serving(answer).await;
+        let mut config = ProviderConfig::new(format!("http://127.0.0.1:{port}"));
+        (config.proxy, config.api_key, config.model) =
+            (Some("none".into()), Some("sk-test-0123456789".into()), Some(model.into()));
+        Embedder::new(kind, 2, config).unwrap().embed(&["1"]).await.unwrap();
+        assert_eq!(asked.lock().unwrap()[0].1.get(field).and_then(Value::as_u64), expected, "{kind} {model}");
+    }
+}
+
 fn of(texts: &Value) -> Value {
     texts.as_array().unwrap().iter().map(vector).collect()
 }

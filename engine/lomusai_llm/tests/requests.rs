@@ -379,6 +379,22 @@ fn thoughts_are_left_out_rather_than_refused() {
     }
 }
 
+/// Gemini holds an answer to JSON where it may call tools, not where it must.
+#[test]
+fn json_is_not_asked_for_where_gemini_must_call() {
+    let mut request = ModelRequest::default();
+    request.model = "gemini-3-flash-preview".into();
+    request.messages = vec![Arc::new(Message::user("hi"))];
+    let schema = RawJson::parse(r#"{"type":"object"}"#).unwrap();
+    request.tools = vec![ModelTool::new("f", "", schema.clone())];
+    request.output = Some(OutputSpec::new(schema));
+    for (choice, expected) in [(ToolChoice::Auto, true), (ToolChoice::None, true), (ToolChoice::Required, false)] {
+        request.tool_choice = choice;
+        let body: Value = serde_json::from_slice(&replay::body("google", &request, true).unwrap()).unwrap();
+        assert_eq!(body.pointer("/generationConfig/responseMimeType").is_some(), expected, "{:?}", request.tool_choice);
+    }
+}
+
 fn body(kind: &str, model: &str, messages: Vec<Message>, tools: &[&str]) -> Value {
     let mut request = ModelRequest::default();
     request.model = model.into();

@@ -14,7 +14,8 @@ use crate::wire::{Fold, Post, Wire};
 #[derive(Debug)]
 pub(crate) struct GenerateContent;
 
-static SCHEMAS: Schemas = Schemas::new(Rule::Told(&subset::GEMINI_JSON), Rule::Enforced(&subset::GEMINI_JSON));
+static SCHEMAS: Schemas =
+    Schemas::new(Rule::Told(&subset::GEMINI_JSON), Rule::Enforced(&subset::GEMINI_JSON)).unforced();
 
 /// Of models before Gemini 3, which refuse tools and JSON in one request.
 /// <https://ai.google.dev/gemini-api/docs/structured-output>

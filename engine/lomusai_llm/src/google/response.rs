@@ -122,7 +122,7 @@ impl Answer {
         self.facts.keep("id", response_id);
         self.facts.keep("createTime", create_time);
         if let Some(feedback) = prompt_feedback {
-            if feedback["blockReason"].is_string() {
+            if feedback["blockReason"].as_str().is_some_and(|reason| !reason.ends_with("_UNSPECIFIED")) {
                 self.finish = Some(Some(FinishReason::ContentFilter));
             }
             self.facts.keep("promptFeedback", Some(feedback));
@@ -275,7 +275,8 @@ fn args(part: &RawValue) -> String {
 fn finish_reason(reason: &str) -> Option<FinishReason> {
     match reason {
         "STOP" => None,
-        "MAX_TOKENS" => Some(FinishReason::Length),
+        // The second where more would come if it were asked for.
+        "MAX_TOKENS" | "CONTINUATION" => Some(FinishReason::Length),
         "SAFETY"
         | "RECITATION"
         | "BLOCKLIST"
@@ -284,7 +285,8 @@ fn finish_reason(reason: &str) -> Option<FinishReason> {
         | "IMAGE_SAFETY"
         | "IMAGE_PROHIBITED_CONTENT"
         | "IMAGE_RECITATION"
-        | "MODEL_ARMOR" => Some(FinishReason::ContentFilter),
+        | "MODEL_ARMOR"
+        | "ESCALATION" => Some(FinishReason::ContentFilter),
         _ => Some(FinishReason::Other),
     }
 }

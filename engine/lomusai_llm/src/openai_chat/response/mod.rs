@@ -166,6 +166,9 @@ impl Fold {
         self.begun = true;
         self.spoke |= !said.is_silent();
         self.said(said, whole, chunks);
+        if let Some(complaint) = choice.error.as_ref().and_then(complaint) {
+            return Err(failure::in_stream(complaint));
+        }
         let Some(reason) = text(choice.finish_reason) else { return Ok(()) };
         // What comes with these is no answer: a machine gave up, or a gateway lost whom it had asked.
         if matches!(&*reason, "error" | "abort" | "insufficient_system_resource") {

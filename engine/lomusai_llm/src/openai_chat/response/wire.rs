@@ -43,6 +43,9 @@ pub(super) struct Choice<'a> {
     pub(super) message: Option<Said<'a>>,
     #[serde(borrow, default)]
     pub(super) finish_reason: Option<Field<'a>>,
+    /// What went wrong behind a gateway.
+    #[serde(default)]
+    pub(super) error: Option<Value>,
 }
 
 /// What the model said: all of it, or some more.
