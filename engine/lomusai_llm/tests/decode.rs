@@ -352,7 +352,14 @@ fn errors_within_a_stream_have_the_code_of_their_kind() {
         (json!({"error": {"message": "m", "type": "server_error"}}), "provider_failed"),
         (json!({"error": "m"}), "provider_failed"),
         (json!({"object": "error", "message": "m", "code": 400}), "provider_rejected"),
+        (json!({"error": {"message": "m", "type": "image_too_large"}}), "provider_rejected"),
+        (json!({"error": {"message": "m", "type": "cyber_policy"}}), "provider_rejected"),
+        (json!({"error": {"message": "m", "code": "credit_balance_exhausted"}}), "provider_rate_limited"),
+        (json!({"error": {"message": "m", "status": "RESOURCE_EXHAUSTED"}}), "provider_rate_limited"),
+        (json!({"choices": [{"delta": {}, "error": {"message": "m", "code": 429}}]}), "provider_rate_limited"),
         (finish("error"), "provider_failed"),
+        (finish("abort"), "provider_failed"),
+        (finish("insufficient_system_resource"), "provider_failed"),
     ] {
         assert_eq!(in_stream(error.clone()), expected, "{error}");
     }

@@ -154,4 +154,10 @@ mod tests {
         let error = of_body("h", 429, &HeaderMap::new(), r#"{"error":{"message":"m","code":"insufficient_quota"}}"#);
         assert_eq!((error.code(), error.is_retryable()), ("provider_rate_limited", false));
     }
+
+    #[test]
+    fn what_the_model_wrote_badly_is_asked_for_again() {
+        let error = of_body("h", 400, &HeaderMap::new(), r#"{"error":{"message":"m","code":"tool_use_failed"}}"#);
+        assert_eq!((error.code(), error.is_retryable()), ("provider_rejected", true));
+    }
 }
