@@ -272,6 +272,29 @@ fn what_is_lost_is_named_and_told() {
 }
 
 #[test]
+fn a_schema_with_too_many_choices_is_not_enforced_where_it_would_be_refused() {
+    let object = |count: usize, property: &str, required: bool| {
+        let names = (0..count).map(|n| format!("\"p{n}\"")).collect::<Vec<_>>();
+        let properties = names.iter().map(|name| format!("{name}:{property}")).collect::<Vec<_>>().join(",");
+        let required = if required { names.join(",") } else { String::new() };
+        raw(&format!(
+            r#"{{"type":"object","properties":{{"in":{{"type":"object","properties":{{{properties}}},"required":[{required}]}}}},"required":["in"]}}"#
+        ))
+    };
+    for (count, property, required, keyword) in [
+        (24, r#"{"type":"string"}"#, false, None),
+        (25, r#"{"type":"string"}"#, false, Some("properties")),
+        (16, r#"{"type":["string","null"]}"#, true, None),
+        (17, r#"{"anyOf":[{"type":"string"},{"type":"null"}]}"#, true, Some("anyOf")),
+    ] {
+        let made = compiled(&subset::ANTHROPIC, &object(count, property, required));
+        assert_eq!(made.lost.first().map(|loss| loss.keyword.as_str()), keyword, "{count} {property}");
+        assert_eq!(made.narrows(), keyword.is_some());
+        assert!(!compiled(&subset::ALL, &object(count, property, required)).narrows());
+    }
+}
+
+#[test]
 fn optional_properties_are_nullable_where_all_are_required() {
     let schema = compiled(&subset::OPENAI, &raw(SCHEMAS[3])).schema.to_value();
     assert_eq!(schema["required"].as_array().unwrap().len(), 6);

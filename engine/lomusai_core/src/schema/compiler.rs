@@ -6,7 +6,7 @@ use lomusai_wire::RawJson;
 use serde_json::Value;
 
 use super::pattern;
-use super::subset::{Compiled, Loss, Nulls, References, Subset};
+use super::subset::{Compiled, Counts, Loss, Nulls, References, Subset};
 use super::tree::{Object, Tree};
 
 /// Keywords that say nothing about values: what is lost of them is not told to the model.
@@ -33,7 +33,45 @@ pub(super) fn compile(subset: &Subset, schema: &RawJson) -> Compiled {
     if subset.root_object {
         compiler.root(&mut tree);
     }
-    Compiled { schema: tree.to_raw(), lost: compiler.lost }
+    let schema = tree.to_raw();
+    if let Some(most) = subset.counts_max {
+        let mut counts = Counts::default();
+        counts.add(&schema.to_value());
+        if counts.optional > most.optional {
+            let reason = format!("{} are optional, of which {} are taken", counts.optional, most.optional);
+            compiler.lose("", "properties", true, reason);
+        }
+        if counts.unions > most.unions {
+            let reason = format!("{} are of several types, of which {} are taken", counts.unions, most.unions);
+            compiler.lose("", "anyOf", true, reason);
+        }
+    }
+    Compiled { schema, lost: compiler.lost }
+}
+
+impl Counts {
+    fn add(&mut self, schema: &Value) {
+        let Value::Object(schema) = schema else {
+            schema.as_array().into_iter().flatten().for_each(|one| self.add(one));
+            return;
+        };
+        self.unions += usize::from(schema.contains_key("anyOf") || schema.get("type").is_some_and(Value::is_array));
+        for (keyword, value) in schema {
+            match (keyword.as_str(), value) {
+                ("properties" | "$defs" | "definitions", Value::Object(named)) => {
+                    let required = schema.get("required").and_then(Value::as_array);
+                    let is_optional =
+                        |name: &str| !required.is_some_and(|names| names.iter().any(|known| known == name));
+                    if keyword == "properties" {
+                        self.optional += named.keys().filter(|name| is_optional(name)).count();
+                    }
+                    named.values().for_each(|one| self.add(one));
+                }
+                ("enum" | "const" | "default" | "required", _) => {}
+                (_, value) => self.add(value),
+            }
+        }
+    }
 }
 
 struct Compiler<'a> {

@@ -41,6 +41,15 @@ pub struct Subset {
     pub(super) whole_patterns: bool,
     /// Objects are closed that do not say `additionalProperties: true`.
     pub(super) opened_by_word: bool,
+    /// So many optional properties, and so many choices between types, a schema may have in all.
+    pub(super) counts_max: Option<Counts>,
+}
+
+/// What of a schema makes its grammar large.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) optional: usize,
+    pub(super) unions: usize,
 }
 
 #[derive(Debug, PartialEq)]
@@ -71,7 +80,7 @@ pub struct Loss {
     pub keyword: String,
     /// Why, and what became of it.
     pub reason: String,
-    /// Whether the provider now refuses what the original allows. Else it allows what the original refuses, which is checked when the answer is
+    /// Whether the provider now refuses what the original allows, or all of it. Else it allows what the original refuses, which is checked when the answer is
     /// there.
     pub narrows: bool,
 }
@@ -120,6 +129,7 @@ const PLAIN: Subset = Subset {
     depth_max: None,
     whole_patterns: false,
     opened_by_word: false,
+    counts_max: None,
 };
 
 /// All of JSON Schema: arguments of tools that are told, not enforced, at most providers.
@@ -192,6 +202,8 @@ pub static ANTHROPIC: Subset = Subset {
     closed: true,
     references: References::Finite,
     small_min_items: true,
+    // "Schemas contains too many parameters with union types", and the same of optional ones.
+    counts_max: Some(Counts { optional: 24, unions: 16 }),
     ..PLAIN
 };
 
