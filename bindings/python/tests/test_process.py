@@ -270,10 +270,11 @@ def test_engines_leave_no_threads_and_no_files_behind() -> None:
     done = run("""
         def files():
             return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+        import gc
         kept = []
         def once():
             with Engine() as engine:
-                # Closed is enough: nobody waits for the collector.
+                # Closed is enough for it: nobody waits for the collector.
                 kept.append(engine)
                 agent = Agent("a", calls("add"), tools=[add], engine=engine)
                 agent.generate("go")
@@ -282,6 +283,9 @@ def test_engines_leave_no_threads_and_no_files_behind() -> None:
                 loop = asyncio.new_event_loop()
                 loop.run_until_complete(agent.agenerate("go"))
                 loop.close()
+            # What such a loop is woken by goes with the loop.
+            del loop
+            gc.collect()
         once()
         time.sleep(0.3)
         before = files()
