@@ -453,6 +453,7 @@ fn deepseek_is_told_of_thoughts_that_there_were_not_and_forced_only_where_it_doe
 
 #[test]
 fn thoughts_go_to_models_that_read_them() {
+    const PROFILE: &str = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/a1b2";
     let details = json!([{"type": "reasoning.text", "text": "hm", "signature": "s"}]);
     let written = |kind: &str, model: &str, facts: Value, part: Part| {
         body(kind, model, called(kind, facts, vec![part], json!(1)), &["f"])["messages"][1].clone()
@@ -474,6 +475,8 @@ fn thoughts_go_to_models_that_read_them() {
         ("amazon.nova-2-lite-v1:0", thought("hm", Some("s")), false),
         ("moonshot.kimi-k2-thinking", thought("hm", None), true),
         ("anthropic.claude-opus-5-v1:0", thought("hm", None), false),
+        (PROFILE, thought("hm", Some("s")), true),
+        (PROFILE, thought("hm", None), true),
     ] {
         let blocks = written("bedrock", model, json!({"id": "x"}), part)["content"].to_string();
         assert_eq!(blocks.contains("reasoningContent"), expected, "{model}");
@@ -525,6 +528,13 @@ fn bedrock_is_told_in_words_of_calls_that_it_has_no_tools_for() {
     let done = body("bedrock", "amazon.nova-pro-v1:0", messages(), &["f"]);
     assert_eq!(done["messages"][2]["content"][0]["toolResult"]["content"], json!([{"text": "(no output)"}]));
     assert_eq!(done.get("inferenceConfig"), None);
+}
+
+#[test]
+fn a_blank_result_is_none_to_anthropic_which_refuses_blank_texts() {
+    let body = body("anthropic", "claude-opus-5", called("openai", json!({}), vec![], json!(" \n")), &["f"]);
+    let result = &body["messages"][2]["content"][0];
+    assert_eq!((&result["type"], result.get("content")), (&json!("tool_result"), None), "{body}");
 }
 
 #[test]

@@ -187,7 +187,7 @@ impl<'a> Writer<'a> {
     fn result(&self, result: &'a ToolResult, id: String) -> Json<'a> {
         let mut content = Vec::new();
         let text = result.to_text();
-        if !text.is_empty() {
+        if !text.trim().is_empty() {
             content.push(text_block(text));
         }
         for part in &result.content {

@@ -81,8 +81,9 @@ fn tool_choice(choice: &ToolChoice) -> Option<Value> {
 
 struct Writer<'a> {
     name: &'a str,
-    /// Whether the model is one of Claude's, whose thoughts are signed. It reads no others, and nobody else reads those.
-    claude: bool,
+    /// Whether the model reads signed thoughts and no others, as Claude's do, or only the others. `None`: its name, an inference profile's,
+    /// does not say, and it is sent all.
+    signed: Option<bool>,
     /// Whether calls and results are told as texts: without tools the API takes no calls.
     told: bool,
     ids: WireIds<'a>,
@@ -99,9 +100,12 @@ struct Turn<'a> {
 
 impl<'a> Writer<'a> {
     fn new(question: &Question<'a>) -> Self {
-        let (claude, told) = (question.model.contains("claude"), question.request.tools.is_empty());
+        // The names of profiles that a user made say nothing of the model behind them.
+        let signed =
+            (!question.model.contains("application-inference-profile")).then(|| question.model.contains("claude"));
+        let told = question.request.tools.is_empty();
         let ids = WireIds::new(IdRule::Plain);
-        Self { name: question.name, claude, told, ids, turns: Vec::new(), documents: 0 }
+        Self { name: question.name, signed, told, ids, turns: Vec::new(), documents: 0 }
     }
 
     fn conversation(mut self, messages: impl Iterator<Item = &'a Arc<Message>>) -> (Vec<Json<'a>>, Json<'a>) {
@@ -142,7 +146,9 @@ impl<'a> Writer<'a> {
             match part {
                 Part::Reasoning(_) if foreign => {}
                 Part::Reasoning(thought)
-                    if (thought.signature.is_some() || thought.encrypted.is_some()) != self.claude => {}
+                    if self.signed.is_some_and(|signed| {
+                        signed != (thought.signature.is_some() || thought.encrypted.is_some())
+                    }) => {}
                 Part::Reasoning(reasoning) => {
                     let content = match &reasoning.encrypted {
                         Some(encrypted) => Object::new().with("redactedContent", encrypted.as_str()),

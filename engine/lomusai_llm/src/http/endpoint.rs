@@ -23,16 +23,6 @@ use super::failure;
 use crate::Secret;
 use crate::wire::Post;
 
-/// The headers with more under the same names, as lists.
-fn with_more<'a>(mut headers: Cow<'a, HeaderMap>, more: &[(&'static str, &'static str)]) -> Cow<'a, HeaderMap> {
-    for (name, text) in more {
-        let said = headers.get(*name).and_then(|said| said.to_str().ok()).unwrap_or_default();
-        let all = if said.is_empty() { Ok(HeaderValue::from_static(text)) } else { format!("{said},{text}").parse() };
-        headers.to_mut().insert(*name, all.expect("two values make one"));
-    }
-    headers
-}
-
 /// Where requests go and what goes with each.
 pub(crate) struct Endpoint {
     pub(crate) client: Client,
@@ -254,4 +244,14 @@ impl Patience {
             }
         }
     }
+}
+
+/// The headers with more under the same names, as lists.
+fn with_more<'a>(mut headers: Cow<'a, HeaderMap>, more: &[(&'static str, &'static str)]) -> Cow<'a, HeaderMap> {
+    for (name, text) in more {
+        let said = headers.get(*name).and_then(|said| said.to_str().ok()).unwrap_or_default();
+        let all = if said.is_empty() { Ok(HeaderValue::from_static(text)) } else { format!("{said},{text}").parse() };
+        headers.to_mut().insert(*name, all.expect("two values make one"));
+    }
+    headers
 }

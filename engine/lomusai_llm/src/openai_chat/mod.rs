@@ -29,7 +29,7 @@ pub(crate) struct Dialect {
     /// Whether usage in a stream has to be asked for.
     asks_for_usage: bool,
     /// What some models have to be told unasked.
-    defaults: &'static [Default],
+    defaults: &'static [Preset],
     /// How it takes schemas. Where an answer can only be JSON of some kind, the schema stands in the instructions.
     schemas: &'static Schemas,
     /// How it takes them when it is asked for a model whose name holds one of these words, the first that it holds.
@@ -46,7 +46,7 @@ pub(crate) struct Dialect {
 
 /// A field that models are sent where the host does not set it.
 #[derive(Debug)]
-struct Default {
+struct Preset {
     /// What their names begin with, behind the vendor's.
     models: &'static [&'static str],
     only_beside_tools: bool,
@@ -147,7 +147,7 @@ pub(crate) static OPENAI: Dialect = Dialect {
     top_k: false,
     forces: Forces::Named,
     // These think unasked, and refuse tools of this API while they do; others refuse them always. <https://github.com/BerriAI/litellm/pull/34569>
-    defaults: &[Default {
+    defaults: &[Preset {
         models: &["gpt-5.5", "gpt-5.6", "gpt-6-sol", "gpt-6-luna", "gpt-6.1-terra"],
         only_beside_tools: true,
         field: "reasoning_effort",
@@ -211,7 +211,7 @@ pub(crate) static GROQ: Dialect = Dialect {
     top_k: false,
     forces: Forces::Named,
     // Their thoughts would stand in the answer. <https://console.groq.com/docs/reasoning>
-    defaults: &[Default { models: &["qwen"], only_beside_tools: false, field: "reasoning_format", value: "parsed" }],
+    defaults: &[Preset { models: &["qwen"], only_beside_tools: false, field: "reasoning_format", value: "parsed" }],
     // JSON is refused beside tools and in a stream, and a schema by most models. <https://console.groq.com/docs/structured-outputs>
     schemas: &Schemas::new(Rule::Told(&subset::OBJECT), Rule::Words).whole_without_tools(),
     schemas_of: &[
