@@ -5,7 +5,7 @@
 
 pub mod flows;
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -13,7 +13,14 @@ use std::time::Instant;
 use lomusai::tool::{Tool, TypedTool};
 use serde_json::json;
 
-/// The system's allocator, counted: make it the `global_allocator`.
+/// The allocator that the libraries for hosts have.
+#[cfg(all(target_os = "linux", not(debug_assertions)))]
+pub use mimalloc::MiMalloc as Allocator;
+/// The allocator that the libraries for hosts have.
+#[cfg(not(all(target_os = "linux", not(debug_assertions))))]
+pub use std::alloc::System as Allocator;
+
+/// The same, counted: make it the `global_allocator`.
 pub struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
@@ -25,23 +32,23 @@ impl Counting {
     }
 }
 
-// SAFETY: everything is passed on to the system's allocator as it came.
+// SAFETY: everything is passed on to the allocator as it came.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
+        unsafe { Allocator.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         // SAFETY: the caller's promise.
-        unsafe { System.dealloc(pointer, layout) }
+        unsafe { Allocator.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the caller's promise.
-        unsafe { System.realloc(pointer, layout, size) }
+        unsafe { Allocator.realloc(pointer, layout, size) }
     }
 }
 

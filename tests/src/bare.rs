@@ -205,13 +205,13 @@ impl<'w> Driver<'w> {
         driver.commits = commits.to_vec();
         for (id, events) in commits {
             let run = driver.runs.entry(id.clone()).or_insert_with(|| {
-                let EventBody::RunStarted { parent, context, .. } = &events[0].body else {
+                let EventBody::RunStarted(started) = &events[0].body else {
                     panic!("a journal begins with run_started")
                 };
                 Run {
                     machine: folded(world, request, id, &[events[0].clone()]),
-                    parent: parent.as_ref().map(|parent| (parent.run_id.clone(), parent.effect_id.clone())),
-                    context: context.clone(),
+                    parent: started.parent.as_ref().map(|parent| (parent.run_id.clone(), parent.effect_id.clone())),
+                    context: started.context.clone(),
                     journal: Vec::new(),
                     asked: Vec::new(),
                 }
@@ -362,7 +362,9 @@ impl<'w> Driver<'w> {
     /// What a journal says its run came to.
     pub fn finish(journal: &[Event]) -> (Option<RunOutput>, Option<ErrorBody>) {
         match journal.last().map(|event| &event.body) {
-            Some(EventBody::RunFinished { output, error, .. }) => (output.clone(), error.clone()),
+            Some(EventBody::RunFinished { output, error, .. }) => {
+                (output.as_deref().cloned(), error.as_deref().cloned())
+            }
             _ => (None, None),
         }
     }
@@ -718,8 +720,8 @@ impl<'w> Driver<'w> {
             status if status.is_final() => match &run.journal.last().expect("it began").body {
                 EventBody::RunFinished { outcome, output, error, usage, cost_nano_usd } => ChildOutcome::Finished {
                     outcome: *outcome,
-                    output: output.clone(),
-                    error: error.clone().map(Error::from),
+                    output: output.as_deref().cloned(),
+                    error: error.as_deref().cloned().map(Error::from),
                     usage: *usage,
                     cost_nano_usd: *cost_nano_usd,
                 },
@@ -762,22 +764,20 @@ impl<'w> Driver<'w> {
 }
 
 fn asked<'a>(input: &'a Value, context: &'a Context, effect: &'a Effect) -> Asked<'a> {
-    Asked { input, context, attempt: effect.attempt, resume: effect.resume.as_ref(), state: None }
+    Asked { input, context, attempt: effect.attempt, resume: effect.resume.as_deref(), state: None }
 }
 
 /// The machine that a journal leads to, each event read back from its JSON.
 fn folded(world: &World, request: &Request, id: &RunId, journal: &[Event]) -> Machine {
-    let EventBody::RunStarted { spec, history, options, .. } = &journal[0].body else {
-        panic!("a journal begins with run_started")
-    };
-    let history = match history {
+    let EventBody::RunStarted(started) = &journal[0].body else { panic!("a journal begins with run_started") };
+    let history = match &started.history {
         Some(History::Messages(messages)) => messages.clone(),
         Some(History::Thread { upto }) => request.history[..*upto as usize].to_vec(),
         _ => Vec::new(),
     };
-    let mut machine: Machine = match spec.kind {
-        SpecKind::Workflow => WorkflowMachine::new(&world.workflows[&spec.name], id.clone()).into(),
-        _ => AgentMachine::new(&world.plans[&spec.name], id.clone(), history, (**options).clone())
+    let mut machine: Machine = match started.spec.kind {
+        SpecKind::Workflow => WorkflowMachine::new(&world.workflows[&started.spec.name], id.clone()).into(),
+        _ => AgentMachine::new(&world.plans[&started.spec.name], id.clone(), history, started.options.clone())
             .expect("a run that was started can be loaded")
             .into(),
     };

@@ -301,10 +301,10 @@ fn a_run_goes_on_under_a_changed_spec_as_its_migration_says_and_its_journal_keep
     let (second, ledger) = built(store.clone(), None);
     second.register_workflow(now()).unwrap();
     let hash = wait(&first, async |engine| {
-        let EventBody::RunStarted { spec, .. } = engine.export(&"r".into()).await.unwrap()[0].body.clone() else {
+        let EventBody::RunStarted(started) = engine.export(&"r".into()).await.unwrap()[0].body.clone() else {
             panic!()
         };
-        spec.hash
+        started.spec.hash
     });
     wait(&second, async move |engine| {
         let resume = || Command::Resume { effect_id: None, label: None, data: json!("yes") };

@@ -14,6 +14,9 @@ use lomusai_benches::flows::{self, STEPS, TemporaryStore};
 use lomusai_benches::{add, cpu_us, memory_kb, now};
 use serde_json::{Value, json};
 
+#[global_allocator]
+static ALLOCATOR: lomusai_benches::Allocator = lomusai_benches::Allocator;
+
 fn main() -> Result<()> {
     let mut words = std::env::args().skip(1);
     let job = words.next().unwrap_or_default();

@@ -13,6 +13,9 @@ use serde_json::json;
 const AT_ONCE: usize = 1_000;
 const ROUNDS: usize = 20;
 
+#[global_allocator]
+static ALLOCATOR: lomusai_benches::Allocator = lomusai_benches::Allocator;
+
 fn main() -> Result<()> {
     let workflows = std::env::args().nth(1).is_some_and(|job| job == "workflows");
     let engine = if workflows { flows::engine(None, None)? } else { turns()? };

@@ -312,12 +312,19 @@ fn size(part: &Part, bytes: &mut u64, media: &mut u64) {
     }
 }
 
+/// The shortest answer that a budget leaves room for, in tokens: OpenAI takes no smaller bound, and less than this is of
+/// no use to anybody. A bound that the caller set himself may be smaller.
+/// Source: `max_output_tokens`, <https://platform.openai.com/docs/api-reference/responses/create>.
+const LEAST_ANSWER: u64 = 16;
+
 /// What one model call may take, and how its answer is bounded.
 #[derive(Clone, Debug)]
 pub struct Plan {
     estimate: Estimate,
     price: Option<Price>,
     need: Need,
+    /// The smallest bound worth setting: [`LEAST_ANSWER`], or what the caller set where that is smaller.
+    least_answer: u64,
 }
 
 impl Plan {
@@ -338,8 +345,14 @@ impl Plan {
             }
             None => Amount::new(u64::MAX, u64::MAX, 1, timeout_ms),
         };
-        let least = Amount::new(estimate.typical + 1, cost(Usage::new(estimate.typical, 1)), 1, 1);
-        Self { estimate, price, need: Need::new(most, least.zip(most, u64::min)) }
+        let least_answer = longest.map_or(LEAST_ANSWER, |longest| longest.min(LEAST_ANSWER));
+        let least = Amount::new(
+            estimate.typical.saturating_add(least_answer),
+            cost(Usage::new(estimate.typical, least_answer)),
+            1,
+            1,
+        );
+        Self { estimate, price, need: Need::new(most, least.zip(most, u64::min)), least_answer }
     }
 
     /// What it needs.
@@ -364,7 +377,7 @@ impl Plan {
             let each = price.output.max(price.reasoning.unwrap_or(0));
             (left as u128 * 1_000).checked_div(u128::from(each)).map(|tokens| u64::try_from(tokens).unwrap_or(u64::MAX))
         });
-        by_tokens.into_iter().chain(by_money).min().map(|bound| bound.max(1))
+        by_tokens.into_iter().chain(by_money).min().map(|bound| bound.max(self.least_answer).max(1))
     }
 
     /// What a call took: what its provider counted, or an estimate where something came of it and nobody counted.

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -54,55 +55,81 @@ impl StepWork {
     }
 }
 
-/// One call of a component. Cloning it is cheap.
+/// What all calls of a run are told.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct RunContext {
+    /// The run.
+    pub run_id: RunId,
+    /// The agent or workflow.
+    pub agent: Arc<str>,
+    /// What the caller wants its functions to know, transient keys included.
+    pub context: Arc<Context>,
+    /// The caller's own slot.
+    pub host: Option<HostSlot>,
+    /// Where events go.
+    pub emit: Option<Emit>,
+    /// What the state is of a call that has none.
+    no_state: Arc<Map<String, Value>>,
+}
+
+impl RunContext {
+    /// The context of a run, with nothing else known.
+    pub fn new(run_id: RunId) -> Self {
+        Self { run_id, agent: "".into(), context: Arc::default(), host: None, emit: None, no_state: Arc::default() }
+    }
+}
+
+/// One call of a component: what is its own, and by its `Deref` what all calls of its run are told. Cloning it is cheap.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct CallContext {
-    /// The run.
-    pub run_id: RunId,
+    /// The run's part. Shared, so that a call has not to be given each of its fields.
+    pub run: Arc<RunContext>,
     /// The effect, by position in the run.
     pub effect_id: EffectId,
     /// The tool call, for a tool.
     pub call_id: Option<CallId>,
     /// Counts from 1.
     pub attempt: u32,
-    /// The agent or workflow.
-    pub agent: Arc<str>,
     /// Set when the result is not wanted any more.
     pub cancel: CancelToken,
     /// When the call times out, in milliseconds since 1970.
     pub deadline_ms: Option<u64>,
-    /// What the caller wants its functions to know, transient keys included.
-    pub context: Arc<Context>,
     /// What resumed the call, where it had suspended.
     pub resume: Option<Value>,
     /// The state of a workflow's run, as it was when the call began. A step sets values of it with its answer.
     pub state: Arc<Map<String, Value>>,
     /// What is done in the transaction that records the answer, for a step.
     pub work: StepWork,
-    /// The caller's own slot.
-    pub host: Option<HostSlot>,
-    /// Where events go.
-    pub emit: Option<Emit>,
+}
+
+impl Deref for CallContext {
+    type Target = RunContext;
+
+    fn deref(&self) -> &RunContext {
+        &self.run
+    }
 }
 
 impl CallContext {
     /// The context of an effect, with nothing else known.
     pub fn new(run_id: RunId, effect_id: EffectId) -> Self {
+        Self::of(Arc::new(RunContext::new(run_id)), effect_id)
+    }
+
+    /// The context of an effect of this run.
+    pub fn of(run: Arc<RunContext>, effect_id: EffectId) -> Self {
         Self {
-            run_id,
+            state: run.no_state.clone(),
+            run,
             effect_id,
             call_id: None,
             attempt: 1,
-            agent: "".into(),
             cancel: CancelToken::new(),
             deadline_ms: None,
-            context: Arc::default(),
             resume: None,
-            state: Arc::default(),
             work: StepWork::default(),
-            host: None,
-            emit: None,
         }
     }
 
@@ -174,7 +201,7 @@ pub trait Step: Send + Sync {
     ///
     /// # Errors
     /// `step_failed`, which is tried again as the step's `retry` says; `step_fatal`, which is not.
-    fn call<'a>(&'a self, context: CallContext, input: Value) -> BoxFuture<'a, Result<StepReply>>;
+    fn call<'a>(&'a self, context: CallContext, input: Arc<Value>) -> BoxFuture<'a, Result<StepReply>>;
 }
 
 /// A Rust closure as a [`Step`].
@@ -185,7 +212,7 @@ where
     F: Fn(CallContext, Value) -> Fut + Send + Sync,
     Fut: Future<Output = Result<StepReply>> + Send + 'static,
 {
-    fn call<'a>(&'a self, context: CallContext, input: Value) -> BoxFuture<'a, Result<StepReply>> {
-        Box::pin((self.0)(context, input))
+    fn call<'a>(&'a self, context: CallContext, input: Arc<Value>) -> BoxFuture<'a, Result<StepReply>> {
+        Box::pin((self.0)(context, Arc::unwrap_or_clone(input)))
     }
 }

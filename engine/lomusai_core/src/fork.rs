@@ -161,22 +161,20 @@ impl ForkRequest {
         history: Option<Vec<Arc<Message>>>,
     ) -> Result<Vec<Event>> {
         let mut prefix = copied(&events[..seq as usize], id);
-        if let Some(EventBody::RunStarted { forked_from, metadata, history: told, thread, parent, .. }) =
-            prefix.first_mut().map(|event| &mut event.body)
-        {
-            *forked_from = Some(Fork::new(self.run_id.clone(), seq));
+        if let Some(EventBody::RunStarted(started)) = prefix.first_mut().map(|event| &mut event.body) {
+            started.forked_from = Some(Fork::new(self.run_id.clone(), seq));
             // A fork says nothing to a conversation, and answers to nobody.
-            (*thread, *parent) = (None, None);
+            (started.thread, started.parent) = (None, None);
             if let Some(history) = history {
-                *told = (!history.is_empty()).then_some(History::Messages(history));
+                started.history = (!history.is_empty()).then_some(History::Messages(history));
             }
             if !self.metadata.is_empty() {
-                *metadata = self.metadata.clone();
+                started.metadata = self.metadata.clone();
             }
         }
         let kind = prefix.last().and_then(|event| kind_of(&prefix, event.body.effect_id()?));
         let is_workflow = matches!(prefix.first().map(|event| &event.body),
-            Some(EventBody::RunStarted { spec, .. }) if spec.kind == SpecKind::Workflow);
+            Some(EventBody::RunStarted(started)) if started.spec.kind == SpecKind::Workflow);
         if let (Some(last), Some(mut output)) = (prefix.last_mut(), self.output.clone()) {
             normalise(&mut output);
             self.change_output(&mut last.body, output, kind).map_err(|why| self.invalid(why))?;
@@ -189,7 +187,7 @@ impl ForkRequest {
                         self.invalid(format_args!("`{effect_id}` asks what the run knows: change its `output`"))
                     );
                 }
-                EventBody::EffectStarted { input, .. } if is_workflow => *input = Some(given),
+                EventBody::EffectStarted { input, .. } if is_workflow => *input = Some(Arc::new(given)),
                 EventBody::EffectStarted { effect_id, .. } => {
                     let why = format!(
                         "what `{effect_id}` asks follows from the conversation: change the `output` of a model"

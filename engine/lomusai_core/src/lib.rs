@@ -17,6 +17,7 @@ pub mod schema;
 pub mod seam;
 pub mod storage;
 pub mod sync;
+pub mod table;
 pub mod telemetry;
 pub mod testing;
 pub mod tool;

@@ -28,7 +28,7 @@ pub struct Effect {
     /// The tool call it serves.
     pub call_id: Option<CallId>,
     /// What resumed it.
-    pub resume: Option<Value>,
+    pub resume: Option<Arc<Value>>,
     /// Longest time it may take.
     pub timeout_ms: u64,
     /// What to ask.
@@ -74,7 +74,7 @@ pub enum EffectInput {
     /// A step function: this.
     Step {
         /// The step's input.
-        input: Value,
+        input: Arc<Value>,
         /// The run's state.
         state: Arc<Map<String, Value>>,
     },

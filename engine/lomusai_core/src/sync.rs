@@ -10,6 +10,19 @@ use std::time::{Duration, Instant};
 
 pub use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
+/// A value on cache lines of its own: what all threads write, away from what they only read, which each would have to fetch again.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Apart<T>(T);
+
+impl<T> Deref for Apart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
 /// A mutual exclusion. A panic of its holder leaves the value as it is.
 #[derive(Debug, Default)]
 pub struct Mutex<T: ?Sized>(std::sync::Mutex<T>);

@@ -117,7 +117,7 @@ impl Function for HostFunction {
 pub(crate) struct HostStep(pub(crate) Callable);
 
 impl Step for HostStep {
-    fn call<'a>(&'a self, context: CallContext, input: Value) -> BoxFuture<'a, Result<StepReply>> {
+    fn call<'a>(&'a self, context: CallContext, input: Arc<Value>) -> BoxFuture<'a, Result<StepReply>> {
         Box::pin(async move {
             Ok(match self.0.ask(context, input.to_string()).await? {
                 Reply::Step(reply) => reply,

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lomusai_core::agent::{AgentMachine, Plan, Start};
 use lomusai_core::cancel::CancelToken;
-use lomusai_core::component::{CallContext, StoreWork};
+use lomusai_core::component::{CallContext, RunContext, StoreWork};
 use lomusai_core::machine::{ChildOutcome, Decision, Effect, EffectInput, Input, Machine, ModelOutcome, Spent};
 use lomusai_core::storage::{Batch, RunAppend, ThreadChange, refusal};
 use lomusai_core::workflow::WorkflowPlan;
@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use crate::effects::{attach, carry_out, context, stop, weight};
 use crate::inner::Inner;
+use crate::registry::KnownSteps;
 use crate::run::{Live, Msg, RunResult};
 
 /// How often a thread that another process holds is looked at.
@@ -46,6 +47,8 @@ pub(crate) struct Driver {
     /// Whether the store has `info`, but for what the last event says.
     pub(crate) info_stored: bool,
     pub(crate) epoch: u64,
+    /// The engine's name, of which the run has a copy of its own: a count that all threads change for each commit is what they wait for.
+    pub(crate) owner: Arc<str>,
     pub(crate) thread: Option<ThreadPlace>,
     /// What else the commit of the first events writes, and under which conditions.
     pub(crate) with: Batch,
@@ -55,7 +58,7 @@ pub(crate) struct Driver {
     /// Names of stream processors.
     pub(crate) stream: Arc<[String]>,
     /// What all calls of the run are told. Made when the first effect begins.
-    pub(crate) context: Option<CallContext>,
+    pub(crate) context: Option<Arc<RunContext>>,
     pub(crate) work: Work,
 }
 
@@ -138,6 +141,7 @@ pub(crate) struct Work {
     /// Sorted: who is told of a cancellation is told in one order, in every process.
     tokens: BTreeMap<EffectId, CancelToken>,
     timers: Vec<Timer>,
+    steps: KnownSteps,
     grace: Option<Instant>,
     deadline: Option<Instant>,
     bytes: u64,
@@ -169,8 +173,8 @@ struct Timer {
 }
 
 struct Finished {
-    output: Option<RunOutput>,
-    error: Option<ErrorBody>,
+    output: Option<Box<RunOutput>>,
+    error: Option<Box<ErrorBody>>,
     usage: Usage,
     cost_nano_usd: Option<u64>,
 }
@@ -622,7 +626,7 @@ impl Driver {
         self.look_at_machine(progress);
         // Kept until it is written: a run that waits for its thread tries again.
         let mut batch = if expected_seq == 0 { self.with.clone() } else { std::mem::take(&mut self.with) };
-        batch.thread = self.thread_change(expected_seq == 0, now_ms);
+        batch.thread = self.thread_change(expected_seq == 0, now_ms).map(Box::new);
         if expected_seq == 0 || !self.migrated.is_empty() {
             batch.blobs = self.engine.unstored_spec(&self.plan);
         }
@@ -631,7 +635,7 @@ impl Driver {
             run_id: self.live.run_id.clone(),
             expected_seq,
             epoch: self.epoch,
-            owner: self.engine.owner.clone(),
+            owner: self.owner.clone(),
             events: events.clone(),
             info: (!self.info_stored).then(|| Box::new(self.info.clone())),
         });
@@ -679,15 +683,22 @@ impl Driver {
     fn begin(&mut self, effect: Effect, now_ms: u64) {
         // A model and a child run are sure to be waited for.
         let waits = matches!(effect.kind, EffectKind::Model | EffectKind::Run);
-        let token = CancelToken::new();
-        self.work.tokens.insert(effect.effect_id.clone(), token.clone());
+        let run = self.context.get_or_insert_with(|| context(&self.live)).clone();
+        let mut context = CallContext::of(run, effect.effect_id.clone());
+        context.deadline_ms = Some(now_ms.saturating_add(effect.timeout_ms));
+        self.work.tokens.insert(effect.effect_id.clone(), context.cancel.clone());
         if let EffectInput::Run { run_id, .. } | EffectInput::Workflow { run_id, .. } = &effect.input {
             self.work.children.insert(effect.effect_id.clone(), run_id.clone());
         }
-        let mut context = self.context.get_or_insert_with(|| context(&self.live)).clone();
-        context.cancel = token;
-        context.deadline_ms = Some(now_ms.saturating_add(effect.timeout_ms));
-        let future = carry_out(&self.engine, &self.live, effect, context, &self.stream, self.limits.message_bytes);
+        let future = carry_out(
+            &self.engine,
+            &self.live,
+            effect,
+            context,
+            &self.stream,
+            self.limits.message_bytes,
+            &mut self.work.steps,
+        );
         if waits {
             self.work.effects.push(future);
         } else {
@@ -824,7 +835,7 @@ impl Driver {
 
     fn result(&mut self) -> RunResult {
         let finished = self.work.finished.take();
-        let error = finished.as_ref().and_then(|finished| finished.error.clone()).map(|body| {
+        let error = finished.as_ref().and_then(|finished| finished.error.as_deref().cloned()).map(|body| {
             match self.work.host_error.take() {
                 Some(error) if *error.body() == body => error,
                 _ => Error::from(body),
@@ -835,7 +846,7 @@ impl Driver {
             status: self.machine.status(),
             usage: finished.as_ref().map_or(self.machine.usage(), |finished| finished.usage),
             cost_nano_usd: finished.as_ref().map_or(self.machine.cost_nano_usd(), |finished| finished.cost_nano_usd),
-            output: finished.and_then(|finished| finished.output),
+            output: finished.and_then(|finished| finished.output).map(|output| *output),
             error,
             messages: self.machine.messages().to_vec(),
             history: self.machine.history_len(),

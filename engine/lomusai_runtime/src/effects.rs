@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use lomusai_core::cancel::CancelToken;
-use lomusai_core::component::{CallContext, Emit};
+use lomusai_core::component::{CallContext, Emit, RunContext};
 use lomusai_core::machine::{ChildOutcome, Effect, EffectInput, Input, json_size};
 use lomusai_core::{BoxFuture, Error, Result};
 use lomusai_wire::{
@@ -21,19 +21,20 @@ use tokio::time::Instant;
 use crate::ask::{ModelCall, StreamFilter};
 use crate::inner::{Inner, run_active};
 use crate::layer::Patience;
+use crate::registry::KnownSteps;
 use crate::run::{Child, Live, Msg, RunResult};
 
 /// What all calls of a run are told.
-pub(crate) fn context(live: &Arc<Live>) -> CallContext {
-    let mut context = CallContext::new(live.run_id.clone(), "".into());
+pub(crate) fn context(live: &Arc<Live>) -> Arc<RunContext> {
+    let mut context = RunContext::new(live.run_id.clone());
     context.agent = live.agent.clone();
     context.context = live.context.clone();
     context.host = live.host.clone();
     context.emit = Some(emitter(live));
-    context
+    Arc::new(context)
 }
 
-/// Begins an effect. `context` lacks what the effect itself says. The future gives the input that tells the machine how it ended.
+/// Begins an effect. `context` lacks what the effect itself says but for its id. The future gives the input that tells the machine how it ended.
 ///
 /// # Errors
 /// Where nobody can tell how it ended: a child that could not be driven on here. Its parent cannot go on either, until it is recovered.
@@ -44,12 +45,11 @@ pub(crate) fn carry_out(
     mut context: CallContext,
     stream: &Arc<[String]>,
     message_bytes: u64,
+    steps: &mut KnownSteps,
 ) -> BoxFuture<'static, Result<Input>> {
-    let (engine, live) = (engine.clone(), live.clone());
-    context.effect_id = effect.effect_id.clone();
     context.call_id = effect.call_id;
     context.attempt = effect.attempt;
-    context.resume = effect.resume;
+    context.resume = effect.resume.map(Arc::unwrap_or_clone);
     let (id, component, timeout_ms) = (effect.effect_id, effect.component, effect.timeout_ms);
     match effect.input {
         EffectInput::Model { request, number, structured, first_token_ms, between_tokens_ms } => {
@@ -59,51 +59,60 @@ pub(crate) fn carry_out(
                 context: context.clone(),
             });
             let patience = Patience::new(Some(timeout_ms), first_token_ms, between_tokens_ms);
+            let (engine, live) = (engine.clone(), live.clone());
             let call = ModelCall { engine, live, component, patience, number, structured, message_bytes };
             Box::pin(async move { Ok(Input::Model(id, call.ask(context, request, filter).await)) })
         }
-        EffectInput::Tool { arguments } => Box::pin(async move {
-            let limit = Limit { kind: EffectKind::Tool, name: &component, timeout_ms, cancel: context.cancel.clone() };
-            let result = limit
-                .hold(pin!(async {
-                    let tool = engine.registry.tool(&component)?;
-                    engine.call_tool(&*tool, &component, context, &arguments).await
-                }))
-                .await;
-            Ok(Input::Tool(id, result))
-        }),
-        EffectInput::Step { input, state } => Box::pin(async move {
-            context.state = state;
-            // What an attempt before this one wanted is not wanted any more.
-            drop(live.work.take(&id));
-            context.work = live.work.clone();
-            let limit = Limit { kind: EffectKind::Step, name: &component, timeout_ms, cancel: context.cancel.clone() };
-            let result = limit
-                .hold(pin!(async {
-                    let step = engine.registry.step(&component)?;
-                    step.call(context, input).await
-                }))
-                .await;
-            Ok(Input::Step(id, result))
-        }),
+        EffectInput::Tool { arguments } => {
+            let engine = engine.clone();
+            Box::pin(async move {
+                let limit =
+                    Limit { kind: EffectKind::Tool, name: &component, timeout_ms, cancel: context.cancel.clone() };
+                let result = limit
+                    .hold(pin!(async {
+                        let tool = engine.registry.tool(&component)?;
+                        engine.call_tool(&*tool, &component, context, &arguments).await
+                    }))
+                    .await;
+                Ok(Input::Tool(id, result))
+            })
+        }
+        EffectInput::Step { input, state } => {
+            let step = steps.find(&engine.registry, &component);
+            let work = live.work.clone();
+            Box::pin(async move {
+                context.state = state;
+                // What an attempt before this one wanted is not wanted any more.
+                drop(work.take(&id));
+                context.work = work;
+                let limit =
+                    Limit { kind: EffectKind::Step, name: &component, timeout_ms, cancel: context.cancel.clone() };
+                let result = limit.hold(pin!(async { step?.call(context, input).await })).await;
+                Ok(Input::Step(id, result))
+            })
+        }
         EffectInput::Run { run_id, prompt } => {
             let child = Child::Agent(Box::new(StartRequest::new(&*component, prompt)));
-            Box::pin(run_child(engine, live, id, child, run_id, context.cancel))
+            Box::pin(run_child(engine.clone(), live.clone(), id, child, run_id, context.cancel))
         }
         EffectInput::Workflow { run_id, input } => {
             let child = Child::Workflow(Box::new(WorkflowRequest::new(&*component, input)));
-            Box::pin(run_child(engine, live, id, child, run_id, context.cancel))
+            Box::pin(run_child(engine.clone(), live.clone(), id, child, run_id, context.cancel))
         }
-        EffectInput::Call { input } => Box::pin(async move {
-            let limit = Limit { kind: EffectKind::Call, name: &component, timeout_ms, cancel: context.cancel.clone() };
-            let result = limit
-                .hold(pin!(async {
-                    let function = engine.registry.function(&component)?;
-                    function.call(context, input).await
-                }))
-                .await;
-            Ok(Input::Call(id, result))
-        }),
+        EffectInput::Call { input } => {
+            let engine = engine.clone();
+            Box::pin(async move {
+                let limit =
+                    Limit { kind: EffectKind::Call, name: &component, timeout_ms, cancel: context.cancel.clone() };
+                let result = limit
+                    .hold(pin!(async {
+                        let function = engine.registry.function(&component)?;
+                        function.call(context, input).await
+                    }))
+                    .await;
+                Ok(Input::Call(id, result))
+            })
+        }
         // The machine of a later version asks for what this driver does not know.
         _ => Box::pin(async move {
             Ok(Input::Call(id, Err(Error::new(codes::UNSUPPORTED, "this engine cannot carry out the effect"))))

@@ -12,7 +12,7 @@ use lomusai_core::llm::{EmbeddingProvider, LlmProvider, Router};
 use lomusai_core::models::ModelTable;
 use lomusai_core::seam::{Clock, Ids};
 use lomusai_core::storage::{MemoryStore, Store, ThreadInfo};
-use lomusai_core::sync::{Mutex, RwLock};
+use lomusai_core::sync::{Apart, Mutex};
 use lomusai_core::telemetry::TelemetrySink;
 use lomusai_core::tool::Tool;
 use lomusai_core::workflow::{Built, Workflow, WorkflowPlan, picture};
@@ -35,6 +35,7 @@ use crate::queue::EventQueue;
 use crate::registry::{ComponentKind, Registry};
 use crate::retention::Retention;
 use crate::run::{Live, Observer, Run, RunRequest, RunResult};
+use crate::telemetry::Telemetry;
 use crate::threads::Threads;
 
 /// An agent engine. Clones share it. Thread-safe throughout.
@@ -171,8 +172,8 @@ impl EngineBuilder {
             clock: self.clock,
             owner: self.ids.owner().into(),
             ids: self.ids,
-            telemetry: RwLock::new(self.telemetry),
-            live: Mutex::default(),
+            telemetry: Telemetry::new(self.telemetry),
+            live: Apart::default(),
             stored_specs: Mutex::default(),
             loading: tokio::sync::Mutex::new(()),
             threads,
@@ -348,7 +349,7 @@ impl Engine {
 
     /// Gives notes and events to this sink from now on.
     pub fn set_telemetry(&self, sink: Option<Arc<dyn TelemetrySink>>) {
-        *self.0.telemetry.write() = sink;
+        self.0.telemetry.set(sink);
     }
 
     // --- Runs --------------------------------------------------------------------------------------------------------

@@ -120,8 +120,8 @@ impl Inner {
         let (context, metadata) = (context.clone(), metadata.clone());
         let mut bodies = match spec.kind {
             SpecKind::Workflow => {
-                let EventBody::RunStarted { state, .. } = &first.body else { unreachable!("checked") };
-                let start = workflow::Start { input, state: state.clone(), parent: None, context, metadata };
+                let EventBody::RunStarted(started) = &first.body else { unreachable!("checked") };
+                let start = workflow::Start { input, state: started.state.clone(), parent: None, context, metadata };
                 WorkflowMachine::new(&self.registry.workflow(&spec.name)?, id.clone())
                     .handle(Input::StartWorkflow(Box::new(start)), 0)?
             }
@@ -142,8 +142,8 @@ impl Inner {
             }
         };
         let mut body = bodies.remove(0);
-        if let EventBody::RunStarted { forked_from, .. } = &mut body {
-            *forked_from = Some(Fork::new(request.run_id.clone(), 1));
+        if let EventBody::RunStarted(started) = &mut body {
+            started.forked_from = Some(Fork::new(request.run_id.clone(), 1));
         }
         Ok(Event::new(id.clone(), 1, 0, first.at_ms, body))
     }
@@ -185,11 +185,9 @@ impl Inner {
         let events = self.journal(old).await?;
         let Some(seq) = fork::waiting_prefix(&events, at_ms) else { return Ok(()) };
         let mut prefix = fork::copied(&events[..seq as usize], id);
-        if let Some(EventBody::RunStarted { forked_from, parent: of, .. }) =
-            prefix.first_mut().map(|event| &mut event.body)
-        {
-            *forked_from = Some(Fork::new(old.clone(), seq));
-            *of = Some(parent.clone());
+        if let Some(EventBody::RunStarted(started)) = prefix.first_mut().map(|event| &mut event.body) {
+            started.forked_from = Some(Fork::new(old.clone(), seq));
+            started.parent = Some(parent.clone());
         }
         let copy = self.copied(prefix, id).await?;
         for (effect, child) in copy.machine.suspended_children() {

@@ -1,6 +1,6 @@
 //! What every clone of an engine shares: the runs at work, and how they are begun, taken up, told and ended.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,8 +14,8 @@ use lomusai_core::machine::{Input, Machine};
 use lomusai_core::models::ModelTable;
 use lomusai_core::seam::{Clock, Ids};
 use lomusai_core::storage::{Batch, Store};
-use lomusai_core::sync::{Mutex, RwLock};
-use lomusai_core::telemetry::TelemetrySink;
+use lomusai_core::sync::{Apart, Mutex};
+use lomusai_core::table::Table;
 use lomusai_core::tool::Tool;
 use lomusai_core::workflow::{self, WorkflowMachine};
 use lomusai_core::{Error, Result};
@@ -33,6 +33,7 @@ use crate::publisher::Publisher;
 use crate::queue::EventQueue;
 use crate::registry::{Registry, split};
 use crate::run::{Child, Live, Msg, RunRequest, Settled};
+use crate::telemetry::Telemetry;
 use crate::threads::Threads;
 
 /// What every clone of an engine shares.
@@ -45,10 +46,10 @@ pub(crate) struct Inner {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn Ids>,
-    pub(crate) telemetry: RwLock<Option<Arc<dyn TelemetrySink>>>,
+    pub(crate) telemetry: Telemetry,
     /// Who this engine is to the store's leases.
     pub(crate) owner: Arc<str>,
-    pub(crate) live: Mutex<HashMap<RunId, Arc<Live>>>,
+    pub(crate) live: Apart<Mutex<Table<RunId, Arc<Live>>>>,
     /// Hashes of specs that are in the store already.
     pub(crate) stored_specs: Mutex<HashSet<String>>,
     /// Held while a stored run is taken over, so that it is not taken twice by this engine.
@@ -121,15 +122,11 @@ impl Inner {
     }
 
     pub(crate) fn log(&self, level: LogLevel, message: &str) {
-        if let Some(sink) = &*self.telemetry.read() {
-            sink.log(level, "lomusai", message);
-        }
+        self.telemetry.with(|sink| sink.log(level, "lomusai", message));
     }
 
     pub(crate) fn observe_events(&self, events: &[Arc<Event>]) {
-        if let Some(sink) = &*self.telemetry.read() {
-            events.iter().for_each(|event| sink.event(event));
-        }
+        self.telemetry.with(|sink| events.iter().for_each(|event| sink.event(event)));
     }
 
     /// The spec of a run that is being started, if the store may not have it yet.
@@ -307,6 +304,7 @@ impl Inner {
             info,
             info_stored: false,
             epoch: 1,
+            owner: Arc::from(&*self.owner),
             thread,
             context: None,
             with,

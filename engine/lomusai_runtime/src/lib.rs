@@ -20,6 +20,7 @@ mod registry;
 mod retention;
 mod run;
 mod schedule;
+mod telemetry;
 mod threads;
 
 pub use cassette::{CassetteConfig, CassetteMode};

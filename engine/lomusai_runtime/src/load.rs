@@ -11,8 +11,8 @@ use lomusai_core::storage::Batch;
 use lomusai_core::workflow::{self, WorkflowMachine};
 use lomusai_core::{Error, Result};
 use lomusai_wire::{
-    Context, Event, EventBody, History, Message, RunId, RunInfo, RunOptions, RunStatus, SpecKind, SpecRef, ThreadId,
-    WorkflowSpec, codes,
+    Context, Event, EventBody, History, Message, RunId, RunInfo, RunOptions, RunStarted, RunStatus, SpecKind, SpecRef,
+    ThreadId, WorkflowSpec, codes,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -125,6 +125,7 @@ impl Inner {
             info,
             info_stored: false,
             epoch,
+            owner: Arc::from(&*self.owner),
             thread,
             context: None,
             with: Batch::default(),
@@ -253,7 +254,7 @@ impl Inner {
         };
         for event in &events {
             match &event.body {
-                EventBody::RunStarted { input, .. } => messages.extend(input.iter().cloned()),
+                EventBody::RunStarted(started) => messages.extend(started.input.iter().cloned()),
                 EventBody::MessageCompleted { message } => {
                     match messages.iter_mut().find(|old| old.id == message.id && old.id.is_some()) {
                         Some(old) => *old = message.clone(),
@@ -261,8 +262,8 @@ impl Inner {
                     }
                 }
                 EventBody::RunFinished { output, error, usage, cost_nano_usd, .. } => {
-                    result.output.clone_from(output);
-                    result.error = error.clone().map(Error::from);
+                    result.output = output.as_deref().cloned();
+                    result.error = error.as_deref().cloned().map(Error::from);
                     (result.usage, result.cost_nano_usd) = (*usage, *cost_nano_usd);
                 }
                 _ => {}
@@ -294,9 +295,10 @@ pub(crate) struct Started<'a> {
 impl<'a> Started<'a> {
     pub(crate) fn of(events: &'a [Event], run_id: &RunId) -> Result<Self> {
         match events.first().map(|event| &event.body) {
-            Some(EventBody::RunStarted { spec, history, thread, context, metadata, options, .. }) => {
+            Some(EventBody::RunStarted(started)) => {
+                let RunStarted { spec, history, thread, context, metadata, options, .. } = &**started;
                 let later = events.iter().rev().find_map(|event| match &event.body {
-                    EventBody::RunMigrated { spec, .. } => Some(spec),
+                    EventBody::RunMigrated { spec, .. } => Some(&**spec),
                     _ => None,
                 });
                 let spec = later.unwrap_or(spec);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lomusai_core::component::CallContext;
+use lomusai_core::component::{CallContext, RunContext};
 use lomusai_core::workflow::{self, Misfit, WorkflowMachine, WorkflowPlan};
 use lomusai_core::{Error, Result};
 use lomusai_wire::{Event, EventBody, RunFilter, RunId, RunStatus, SpecKind, SpecRef, WorkflowSpec, codes};
@@ -177,8 +177,9 @@ impl Inner {
         let question = json!({
             "workflow": migration.workflow, "run_id": run_id, "from": migration.from, "to": plan.hash, "outputs": outputs, "state": state,
         });
-        let mut context = CallContext::new(run_id.clone(), "migrate".into());
-        context.agent = migration.workflow.as_str().into();
+        let mut run = RunContext::new(run_id.clone());
+        run.agent = migration.workflow.as_str().into();
+        let context = CallContext::of(Arc::new(run), "migrate".into());
         let limit = Duration::from_millis(plan.spec.limits.function_ms());
         let (reply, answered) = oneshot::channel();
         // As a task: whoever waits for the run need not be on one of our threads, and a panic is its own.
@@ -216,7 +217,7 @@ fn migrated(migration: &Migration, plan: &WorkflowPlan, answer: Answer) -> Event
     state.extend(answer.state);
     outputs.values_mut().chain(state.values_mut()).for_each(lomusai_wire::normalise);
     let spec = SpecRef::new(SpecKind::Workflow, &plan.spec.name, &plan.hash);
-    EventBody::RunMigrated { spec, steps, outputs, state }
+    EventBody::RunMigrated { spec: Box::new(spec), steps, outputs, state }
 }
 
 fn push(events: &mut Vec<Event>, body: EventBody) {

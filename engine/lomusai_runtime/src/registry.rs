@@ -1,16 +1,18 @@
 //! What the host has registered, by kind and name.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lomusai_core::agent::{Plan, PlannedTool, check_agent, check_name, check_tool, workflow_tool};
-use lomusai_core::component::{Function, Step};
+use lomusai_core::component::{CallContext, Function, Step};
 use lomusai_core::llm::{EmbeddingProvider, LlmProvider, Router};
 use lomusai_core::sync::{Mutex, RwLock};
+use lomusai_core::table::Table;
 use lomusai_core::tool::Tool;
 use lomusai_core::workflow::{Needed, WorkflowPlan, difference};
-use lomusai_core::{Error, Result};
-use lomusai_wire::{AgentSpec, Code, RawJson, RunSpec, WorkflowSpec, codes};
+use lomusai_core::{BoxFuture, Error, Result};
+use lomusai_wire::{AgentSpec, Code, RawJson, RunSpec, StepReply, WorkflowSpec, codes};
 use serde_json::Value;
 
 use crate::layer::{self, ProviderLimits};
@@ -87,21 +89,56 @@ pub(crate) struct Registry {
     limits: BTreeMap<String, ProviderLimits>,
     /// Whether a cassette answers in the place of all providers.
     replays: bool,
-    routed: Mutex<HashMap<String, Arc<dyn LlmProvider>>>,
-    routed_embedders: Mutex<HashMap<String, Arc<dyn EmbeddingProvider>>>,
-    agents: RwLock<HashMap<String, Arc<AgentSpec>>>,
-    tools: RwLock<HashMap<String, RegisteredTool>>,
-    providers: RwLock<HashMap<String, Arc<dyn LlmProvider>>>,
-    functions: RwLock<HashMap<String, Arc<dyn Function>>>,
-    embedders: RwLock<HashMap<String, Arc<dyn EmbeddingProvider>>>,
-    workflows: RwLock<HashMap<String, Arc<WorkflowPlan>>>,
-    steps: RwLock<HashMap<String, Arc<dyn Step>>>,
+    routed: Mutex<Table<String, Arc<dyn LlmProvider>>>,
+    routed_embedders: Mutex<Table<String, Arc<dyn EmbeddingProvider>>>,
+    agents: RwLock<Table<String, Arc<AgentSpec>>>,
+    tools: RwLock<Table<String, RegisteredTool>>,
+    providers: RwLock<Table<String, Arc<dyn LlmProvider>>>,
+    functions: RwLock<Table<String, Arc<dyn Function>>>,
+    embedders: RwLock<Table<String, Arc<dyn EmbeddingProvider>>>,
+    workflows: RwLock<Table<String, Arc<WorkflowPlan>>>,
+    steps: RwLock<Table<String, Arc<dyn Step>>>,
     /// By workflow and the hash of the spec that they come from.
-    migrations: RwLock<HashMap<(String, String), Arc<Migration>>>,
+    migrations: RwLock<Table<(String, String), Arc<Migration>>>,
     /// Plans that were made before, by agent, for new runs.
-    plans: RwLock<HashMap<String, Arc<Plan>>>,
+    plans: RwLock<Table<String, Arc<Plan>>>,
     /// Plans of stored runs, by the hash of their spec.
-    stored_plans: RwLock<HashMap<String, Arc<Plan>>>,
+    stored_plans: RwLock<Table<String, Arc<Plan>>>,
+    /// Rises when something is removed: until then a name stands for what it stood for.
+    removals: AtomicU64,
+}
+
+/// The steps that a run has asked so far. Each run has its own, and hands out its own references to them: a lock, or a count, that all
+/// threads change at each step is what they would wait for.
+#[derive(Default)]
+pub(crate) struct KnownSteps {
+    removals: u64,
+    steps: Table<Arc<str>, Arc<dyn Step>>,
+}
+
+impl KnownSteps {
+    pub(crate) fn find(&mut self, registry: &Registry, name: &Arc<str>) -> Result<Arc<dyn Step>> {
+        let removals = registry.removals.load(Ordering::Acquire);
+        if self.removals != removals {
+            self.removals = removals;
+            self.steps.clear();
+        }
+        if let Some(step) = self.steps.get(name) {
+            return Ok(step.clone());
+        }
+        let step: Arc<dyn Step> = Arc::new(Shared(registry.step(name)?));
+        self.steps.insert(name.clone(), step.clone());
+        Ok(step)
+    }
+}
+
+/// A step with a count of references of its own.
+struct Shared(Arc<dyn Step>);
+
+impl Step for Shared {
+    fn call<'a>(&'a self, context: CallContext, input: Arc<Value>) -> BoxFuture<'a, Result<StepReply>> {
+        self.0.call(context, input)
+    }
 }
 
 impl Registry {
@@ -177,7 +214,7 @@ impl Registry {
         // Plans hold tools and agents; the next run makes its own again.
         self.plans.write().clear();
         self.stored_plans.write().clear();
-        match kind {
+        let removed = match kind {
             ComponentKind::Agent => self.agents.write().remove(name).is_some(),
             ComponentKind::Tool => self.tools.write().remove(name).is_some(),
             ComponentKind::Provider => self.providers.write().remove(name).is_some(),
@@ -185,7 +222,10 @@ impl Registry {
             ComponentKind::Embedder => self.embedders.write().remove(name).is_some(),
             ComponentKind::Workflow => self.workflows.write().remove(name).is_some(),
             ComponentKind::Step => self.steps.write().remove(name).is_some(),
-        }
+        };
+        // Behind the removal: whoever sees the new count finds the name gone.
+        self.removals.fetch_add(1, Ordering::AcqRel);
+        removed
     }
 
     pub(crate) fn tool(&self, name: &str) -> Result<Arc<dyn Tool>> {
@@ -448,7 +488,7 @@ fn changed(then: &WorkflowSpec, now: &WorkflowSpec) -> Error {
     .with("difference", difference)
 }
 
-fn insert<T>(map: &RwLock<HashMap<String, T>>, kind: ComponentKind, name: String, value: T) -> Result<()> {
+fn insert<T>(map: &RwLock<Table<String, T>>, kind: ComponentKind, name: String, value: T) -> Result<()> {
     let mut map = map.write();
     if map.contains_key(&name) {
         let what = kind.word();
@@ -462,12 +502,12 @@ fn insert<T>(map: &RwLock<HashMap<String, T>>, kind: ComponentKind, name: String
     Ok(())
 }
 
-fn find<T: Clone>(map: &RwLock<HashMap<String, T>>, kind: ComponentKind, name: &str) -> Result<T> {
+fn find<T: Clone>(map: &RwLock<Table<String, T>>, kind: ComponentKind, name: &str) -> Result<T> {
     let map = map.read();
     map.get(name).cloned().ok_or_else(|| unknown(&map, kind, name))
 }
 
-fn unknown<T>(map: &HashMap<String, T>, kind: ComponentKind, name: &str) -> Error {
+fn unknown<T>(map: &Table<String, T>, kind: ComponentKind, name: &str) -> Error {
     let what = kind.word();
     let mut known: Vec<&str> = map.keys().map(String::as_str).collect();
     known.sort_unstable();

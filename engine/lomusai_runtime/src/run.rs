@@ -133,7 +133,6 @@ pub(crate) struct Live {
 }
 
 /// What a driver is told.
-#[expect(clippy::large_enum_variant, reason = "it is sent in a box as a whole")]
 pub(crate) enum Msg {
     Command(Command, oneshot::Sender<Result<()>>),
     /// A component wants this in the journal.

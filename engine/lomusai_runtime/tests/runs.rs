@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lomusai_core::Result;
-use lomusai_core::component::FnFunction;
+use lomusai_core::component::{FnFunction, FnStep};
 use lomusai_core::storage::MemoryStore;
 use lomusai_core::testing::ScriptedModel;
 use lomusai_core::tool::{FnTool, TypedTool};
-use lomusai_runtime::{Engine, EngineConfig, Next};
-use lomusai_wire::{AgentSpec, Approval, Command, EventBody, RunStatus, StartRequest, ToolReply, ToolSpec, codes};
+use lomusai_runtime::{ComponentKind, Engine, EngineConfig, Next};
+use lomusai_wire::{
+    Action, AgentSpec, Approval, Command, EventBody, RunStatus, StartRequest, StepSpec, ToolReply, ToolSpec,
+    WorkflowRequest, WorkflowSpec, codes,
+};
 use serde_json::{Value, json};
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
@@ -305,4 +308,26 @@ fn runs_that_begin_while_the_engine_closes_end() {
         engine.close(Duration::from_secs(5)).unwrap();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
     }
+}
+
+#[test]
+fn a_step_that_is_replaced_is_the_new_one_for_the_runs_that_are_under_way() {
+    let engine = Engine::in_memory().unwrap();
+    let inner = engine.clone();
+    let first = FnStep(move |_, _| {
+        let engine = inner.clone();
+        async move {
+            assert!(engine.unregister(ComponentKind::Step, "work"));
+            engine.register_step("work", FnStep(|_, _| async { Ok(json!("new").into()) }))?;
+            Ok(json!("old").into())
+        }
+    });
+    engine.register_step("work", first).unwrap();
+    let step = |id: &str| StepSpec::new(id, Action::Step("work".into()));
+    let steps = vec![step("a"), step("b").after(["a"]), step("c").after(["b"])];
+    let mut spec = WorkflowSpec::new("w", steps);
+    spec.output = Some(serde_json::from_value(json!({"list": [{"from": "steps.a"}, {"from": "steps.b"}]})).unwrap());
+    engine.register_workflow(spec).unwrap();
+    let result = run(&engine, async |engine: Engine| engine.run(WorkflowRequest::new("w", Value::Null)).await).unwrap();
+    assert_eq!(result.output.as_ref().unwrap().object, Some(json!(["old", "new"])), "{:?}", result.error);
 }

@@ -112,43 +112,11 @@ fn one() -> u32 {
 #[non_exhaustive]
 pub enum EventBody {
     /// The run exists.
-    RunStarted {
-        /// What runs, by name and content hash.
-        spec: SpecRef,
-        /// The messages that start it; none for a workflow.
-        input: Vec<Arc<Message>>,
-        /// A workflow's input.
-        #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-        data: Option<Value>,
-        /// A workflow's state at the start.
-        #[serde(default, skip_serializing_if = "Map::is_empty")]
-        state: Map<String, Value>,
-        /// The conversation before it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        history: Option<History>,
-        /// The conversation it belongs to.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        thread: Option<ThreadId>,
-        /// The run and effect that started it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        parent: Option<Parent>,
-        /// The run it was forked from.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        forked_from: Option<Fork>,
-        /// What the caller wants to find it by.
-        #[serde(default, skip_serializing_if = "Map::is_empty")]
-        metadata: Map<String, Value>,
-        /// What the caller wants its functions to know; transient keys are left out.
-        #[serde(default, skip_serializing_if = "Map::is_empty")]
-        context: Context,
-        /// What the caller asked for over the spec.
-        #[serde(default, skip_serializing_if = "RunOptions::is_default")]
-        options: Box<RunOptions>,
-    },
+    RunStarted(Box<RunStarted>),
     /// It goes on under another spec of its workflow: the events before this one are read as if they had been of that.
     RunMigrated {
         /// The spec.
-        spec: SpecRef,
+        spec: Box<SpecRef>,
         /// Steps that are named otherwise now, by their old name; `null` for those that are forgotten.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         steps: BTreeMap<String, Option<String>>,
@@ -180,10 +148,10 @@ pub enum EventBody {
         outcome: Outcome,
         /// What it came to.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        output: Option<RunOutput>,
+        output: Option<Box<RunOutput>>,
         /// What went wrong.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        error: Option<ErrorBody>,
+        error: Option<Box<ErrorBody>>,
         /// Tokens used by the run and its children.
         #[serde(default, skip_serializing_if = "Usage::is_empty")]
         usage: Usage,
@@ -211,13 +179,13 @@ pub enum EventBody {
         call_id: Option<CallId>,
         /// What resumed it, where it had suspended.
         #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-        resume: Option<Value>,
+        resume: Option<Arc<Value>>,
         /// When a timer goes off.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         due_at_ms: Option<u64>,
         /// What a step is given in place of what its spec says: in a fork.
         #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-        input: Option<Value>,
+        input: Option<Arc<Value>>,
     },
     /// It answered.
     EffectCompleted {
@@ -244,7 +212,7 @@ pub enum EventBody {
         /// Which effect.
         effect_id: EffectId,
         /// Why.
-        error: ErrorBody,
+        error: Box<ErrorBody>,
         /// When it is tried again.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_at_ms: Option<u64>,
@@ -259,7 +227,7 @@ pub enum EventBody {
     EffectSuspended {
         /// What for.
         #[serde(flatten)]
-        pending: Pending,
+        pending: Box<Pending>,
     },
     /// It was not carried out.
     EffectSkipped {
@@ -461,6 +429,63 @@ impl EventBody {
             Self::EffectSuspended { pending } => Some(&pending.effect_id),
             Self::Custom { effect_id, .. } | Self::StateSet { effect_id, .. } => effect_id.as_ref(),
             _ => None,
+        }
+    }
+}
+
+/// How a run began.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+#[non_exhaustive]
+pub struct RunStarted {
+    /// What runs, by name and content hash.
+    pub spec: SpecRef,
+    /// The messages that start it; none for a workflow.
+    pub input: Vec<Arc<Message>>,
+    /// A workflow's input.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub data: Option<Value>,
+    /// A workflow's state at the start.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub state: Map<String, Value>,
+    /// The conversation before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<History>,
+    /// The conversation it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<ThreadId>,
+    /// The run and effect that started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+    /// The run it was forked from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forked_from: Option<Fork>,
+    /// What the caller wants to find it by.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub metadata: Map<String, Value>,
+    /// What the caller wants its functions to know; transient keys are left out.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub context: Context,
+    /// What the caller asked for over the spec.
+    #[serde(default, skip_serializing_if = "RunOptions::is_default")]
+    pub options: RunOptions,
+}
+
+impl RunStarted {
+    /// The beginning of a run of this spec, of which nothing else is known.
+    pub fn new(spec: SpecRef) -> Self {
+        Self {
+            spec,
+            input: Vec::new(),
+            data: None,
+            state: Map::new(),
+            history: None,
+            thread: None,
+            parent: None,
+            forked_from: None,
+            metadata: Map::new(),
+            context: Context::new(),
+            options: RunOptions::default(),
         }
     }
 }

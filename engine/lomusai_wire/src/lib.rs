@@ -21,7 +21,7 @@ pub use draft::{ForeachLink, Link, LoopLink, WorkflowDraft};
 pub use error::{Code, ErrorBody, Kind, codes};
 pub use event::{
     EffectKind, Event, EventBody, Fork, History, LogLevel, Outcome, Parent, PartDelta, Pending, PendingKind, RunOutput,
-    SignalKind, SpecKind, SpecRef,
+    RunStarted, SignalKind, SpecKind, SpecRef,
 };
 pub use ids::{CallId, EffectId, MessageId, RunId, ThreadId};
 pub use json::{MAX_SAFE_INTEGER, RawJson, normalise};

@@ -40,7 +40,7 @@ const WIRE: &[WireType] = wire_types! {
     Fallback FinishReason ForeachLink ForeachSpec Fork FunctionReply History Hooks Input Instructions Kind Limits Link LogLevel LongPrice
     LoopLink LoopSpec Mapping Message MessageId ModelChunk ModelInfo ModelRequest ModelSettings ModelTool Needs OnBusy Outcome
     OutputSpec Parent Part PartDelta Pending PendingKind Price Processors RawJson Reasoning Retry Role RunFilter RunId
-    RunInfo RunOptions RunOutput RunSpec RunStatus SignalKind Source SpecKind SpecRef SqlStatement StartRequest StepReply
+    RunInfo RunOptions RunOutput RunSpec RunStarted RunStatus SignalKind Source SpecKind SpecRef SqlStatement StartRequest StepReply
     StepSpec StopCondition SuspendSpec ThreadId ToolCall ToolChoice ToolReply ToolResult ToolSpec ToolStatus Usage WaitSpec
     WorkflowDraft WorkflowRequest WorkflowSpec
 };

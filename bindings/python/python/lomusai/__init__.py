@@ -21,8 +21,9 @@ from ._lomusai import __version__
 from ._models import Chunk, Compatible, LlmProvider, ModelOf, ModelRequest, Provider, ScriptedModel
 from ._run import Observer, Result, Stream, TextStream
 from ._schedules import ScheduleState
+from ._step import FatalError, Step, expr, path, step
 from ._tool import ClientTool, Tool, ToolOutput, tool
-from ._workflow import FatalError, Step, Workflow, expr, path, step, workflow
+from ._workflow import Workflow, workflow
 from .errors import (
     CancelledError,
     ClosedError,

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._agent import Agent
-    from ._workflow import Step, Workflow
+    from ._step import Step
+    from ._workflow import Workflow
 
 T = TypeVar("T")
 _logger = logging.getLogger("lomusai")
@@ -138,7 +139,8 @@ class Engine(HistoryOperations, ScheduleOperations):
             InvalidError: a name, spec or schema is wrong.
         """
         from ._agent import Agent
-        from ._workflow import Step, Workflow
+        from ._step import Step
+        from ._workflow import Workflow
 
         for component in components:
             if isinstance(component, (Agent, Workflow)):

@@ -69,8 +69,8 @@ pub(super) struct State {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct RunResult {
     pub(super) outcome: Outcome,
-    pub(super) output: Option<RunOutput>,
-    pub(super) error: Option<ErrorBody>,
+    pub(super) output: Option<Box<RunOutput>>,
+    pub(super) error: Option<Box<ErrorBody>>,
 }
 
 #[derive(Clone, Debug)]
@@ -86,7 +86,7 @@ pub(super) struct Open {
     pub(super) next_choice: u32,
     /// Which of the step's calls it serves.
     pub(super) call: Option<usize>,
-    pub(super) resume: Option<Value>,
+    pub(super) resume: Option<Arc<Value>>,
     pub(super) status: OpenStatus,
 }
 
@@ -111,7 +111,7 @@ pub(super) struct Call {
     pub(super) wait: bool,
     pub(super) approved: bool,
     pub(super) attempts: u32,
-    pub(super) resume: Option<Value>,
+    pub(super) resume: Option<Arc<Value>>,
     /// What the tool came to.
     pub(super) result: Option<ToolResult>,
     /// Whether the tool itself answered, so that the after-hook has something to look at.

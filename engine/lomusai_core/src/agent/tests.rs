@@ -67,10 +67,10 @@ fn a_resume_with_null_is_a_resume() {
     let mut run = Case::new(json!({"tools": ["a"]})).calls(&["a"]);
     run.input(Input::Tool("1.0".into(), Ok(ToolReply::Suspend { suspend: Value::Null })));
     run.command(json!({"type": "resume"})).unwrap();
-    assert_eq!(run.machine.effect(&"1.0".into()).unwrap().resume, Some(Value::Null));
+    assert_eq!(run.machine.effect(&"1.0".into()).unwrap().resume.as_deref(), Some(&Value::Null));
     let mut recovered = run.reloaded();
     recovered.input(Input::Recover);
-    assert_eq!(recovered.machine.effect(&"1.0".into()).unwrap().resume, Some(Value::Null));
+    assert_eq!(recovered.machine.effect(&"1.0".into()).unwrap().resume.as_deref(), Some(&Value::Null));
 }
 
 #[test]
@@ -297,8 +297,8 @@ fn large_integers_of_context_and_custom_events_are_journaled_as_text() {
     let mut start = Start::default();
     start.context.insert("id".into(), json!(9_007_199_254_740_993_u64));
     let mut run = Case::started(json!({}), start);
-    let Some(EventBody::RunStarted { context, .. }) = run.journal.first() else { panic!("it started") };
-    assert_eq!(context["id"], json!("9007199254740993"));
+    let Some(EventBody::RunStarted(started)) = run.journal.first() else { panic!("it started") };
+    assert_eq!(started.context["id"], json!("9007199254740993"));
     let events = run.input(custom("1.model", json!([-9_007_199_254_740_993_i64])));
     let [EventBody::Custom { data, .. }] = &events[..] else { panic!("it is heard: {events:?}") };
     assert_eq!(*data, json!(["-9007199254740993"]));

@@ -99,9 +99,10 @@ impl Seen {
 
     fn see(&mut self, body: &EventBody) {
         match body {
-            EventBody::RunStarted { input, data, state, .. } => {
-                self.input = data.clone().or_else(|| (!input.is_empty()).then(|| json!(input)));
-                self.state = state.clone().into_iter().collect();
+            EventBody::RunStarted(started) => {
+                let input = &started.input;
+                self.input = started.data.clone().or_else(|| (!input.is_empty()).then(|| json!(input)));
+                self.state = started.state.clone().into_iter().collect();
             }
             EventBody::RunFinished { outcome, output, error, .. } => {
                 let said = [("outcome", json!(outcome)), ("output", json!(output)), ("error", json!(error))];
@@ -164,11 +165,9 @@ fn sides(left: &BTreeMap<String, Value>, right: &BTreeMap<String, Value>) -> BTr
 /// Events without what a fork says of itself: it is no difference that one run is the fork of the other.
 fn comparable(events: &[Event]) -> Vec<Event> {
     let mut events = events.to_vec();
-    if let Some(EventBody::RunStarted { forked_from, parent, metadata, .. }) =
-        events.first_mut().map(|event| &mut event.body)
-    {
-        (*forked_from, *parent) = (None, None);
-        metadata.clear();
+    if let Some(EventBody::RunStarted(started)) = events.first_mut().map(|event| &mut event.body) {
+        (started.forked_from, started.parent) = (None, None);
+        started.metadata.clear();
     }
     events
 }

@@ -70,7 +70,7 @@ pub fn canonical(events: &[Event]) -> Vec<String> {
 }
 
 fn is_workflow(events: &[&Event]) -> bool {
-    matches!(events.first().map(|event| &event.body), Some(EventBody::RunStarted { spec, .. }) if spec.kind == SpecKind::Workflow)
+    matches!(events.first().map(|event| &event.body), Some(EventBody::RunStarted(started)) if started.spec.kind == SpecKind::Workflow)
 }
 
 /// The step and the place in it of the call that an effect serves: the numbers an effect's id such as `2.0.after` begins with.

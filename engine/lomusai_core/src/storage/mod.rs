@@ -65,8 +65,8 @@ impl Capabilities {
 pub struct Batch {
     /// Events of one run.
     pub run: Option<RunAppend>,
-    /// Changes to one thread.
-    pub thread: Option<ThreadChange>,
+    /// Changes to one thread. Boxed: most batches have none, and each is moved several times on its way.
+    pub thread: Option<Box<ThreadChange>>,
     /// Values as they must be for the batch to be written; `None` where there must be none.
     pub expected: Vec<(String, String, Option<Value>)>,
     /// Values to set, or to remove where `None`.
@@ -77,6 +77,19 @@ pub struct Batch {
     pub sql: Vec<SqlStatement>,
     /// Further work of a step.
     pub work: Vec<StoreWork>,
+}
+
+impl Batch {
+    /// Whether it writes events of a run and nothing else, as nearly all do.
+    fn is_of_run_only(&self) -> bool {
+        self.run.is_some()
+            && self.thread.is_none()
+            && self.expected.is_empty()
+            && self.values.is_empty()
+            && self.blobs.is_empty()
+            && self.sql.is_empty()
+            && self.work.is_empty()
+    }
 }
 
 /// Events to append to a run's journal.

@@ -61,9 +61,9 @@ where
     F: Fn(CallContext, A) -> Fut + Send + Sync,
     Fut: Future<Output = Result<R>> + Send,
 {
-    fn call<'a>(&'a self, context: CallContext, input: Value) -> BoxFuture<'a, Result<StepReply>> {
+    fn call<'a>(&'a self, context: CallContext, input: Arc<Value>) -> BoxFuture<'a, Result<StepReply>> {
         Box::pin(async move {
-            let input = serde_json::from_value(input).map_err(|e| {
+            let input = A::deserialize(&*input).map_err(|e| {
                 let message = format!("the input of step function `{}` does not fit: {e}", self.name);
                 Error::new(codes::INPUT_INVALID, message).with("step", self.name.as_str())
             })?;

@@ -102,7 +102,7 @@ pub fn shown(events: &[Event]) -> (Map<String, Value>, Map<String, Value>) {
     let (mut outputs, mut state) = (Map::new(), Map::new());
     for event in events {
         match &event.body {
-            EventBody::RunStarted { state: first, .. } => state = first.clone(),
+            EventBody::RunStarted(started) => state = started.state.clone(),
             EventBody::StateSet { key, value: Value::Null, .. } => drop(state.remove(key)),
             EventBody::StateSet { key, value, .. } => drop(state.insert(key.clone(), value.clone())),
             EventBody::EffectCompleted { effect_id, output: Some(output), .. } => {

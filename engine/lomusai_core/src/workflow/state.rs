@@ -98,13 +98,13 @@ pub(super) struct Turn {
     /// What its `when` said, where that was asked.
     pub(super) when: Option<bool>,
     /// What resumed it.
-    pub(super) resume: Option<Value>,
+    pub(super) resume: Option<Arc<Value>>,
     /// The number of its last attempt.
     pub(super) attempts: u32,
     /// How many attempts have failed.
     pub(super) tries: u32,
     /// What it is given in place of what the spec says.
-    pub(super) input: Option<Value>,
+    pub(super) input: Option<Arc<Value>>,
 }
 
 impl Turn {
@@ -128,13 +128,14 @@ pub(super) struct Group {
 pub(super) struct Open {
     pub(super) place: Place,
     pub(super) kind: EffectKind,
+    pub(super) component: Arc<str>,
     pub(super) asks: Asks,
     pub(super) attempt: u32,
     /// How many attempts have failed.
     pub(super) tries: u32,
-    pub(super) resume: Option<Value>,
+    pub(super) resume: Option<Arc<Value>>,
     /// What it is given in place of what the spec says.
-    pub(super) input: Option<Value>,
+    pub(super) input: Option<Arc<Value>>,
     pub(super) status: OpenStatus,
 }
 

@@ -42,8 +42,8 @@ pub(super) fn body(question: &Question<'_>, text_results: bool) -> Result<Vec<u8
     }
     body.optional("temperature", settings.temperature);
     body.optional("top_p", settings.top_p);
-    // Fewer are refused. Where a budget leaves fewer, the run is ended by what it hears, not by the service's error.
-    body.optional("max_output_tokens", settings.max_output_tokens.map(|most| most.max(16)));
+    // Fewer than 16 are refused, and the service says so. A budget leaves at least as many.
+    body.optional("max_output_tokens", settings.max_output_tokens);
     if let Some(output) = &question.output {
         let mut format = Object::new().with("type", "json_schema").with("name", question.output_name());
         format.set("schema", &output.schema);

@@ -194,9 +194,9 @@ pub(crate) async fn call_tool(
         };
     }
     let said: Arc<Mutex<Vec<Value>>> = Arc::default();
-    if let Some(emit) = context.emit.take() {
+    if let Some(emit) = context.emit.clone() {
         let said = said.clone();
-        context.emit = Some(Arc::new(move |body| {
+        Arc::make_mut(&mut context.run).emit = Some(Arc::new(move |body| {
             match &body {
                 EventBody::EffectProgress { data, .. } => said.lock().push(json!({"data": data})),
                 EventBody::Custom { name, data, durable, .. } => {

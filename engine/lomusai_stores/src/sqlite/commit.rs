@@ -59,7 +59,7 @@ struct Body {
 impl Prepared {
     pub(super) fn new(batch: Batch) -> Result<Self> {
         let run = batch.run.map(Run::new).transpose()?;
-        let thread = batch.thread.map(Thread::new).transpose()?;
+        let thread = batch.thread.map(|change| Thread::new(*change)).transpose()?;
         let values =
             batch.values.into_iter().map(|(space, key, value)| (space, key, value.map(|json| json.to_string())));
         let (sql, work) = (batch.sql, batch.work.into_iter().map(Arc::downcast));

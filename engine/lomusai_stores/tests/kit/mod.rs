@@ -61,7 +61,7 @@ pub(crate) fn change(thread: &str, now_ms: u64, edit: impl FnOnce(&mut ThreadCha
     let mut change = ThreadChange::new(thread.into(), now_ms);
     edit(&mut change);
     let mut batch = Batch::default();
-    batch.thread = Some(change);
+    batch.thread = Some(Box::new(change));
     batch
 }
 

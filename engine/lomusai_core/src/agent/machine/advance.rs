@@ -171,11 +171,11 @@ impl AgentMachine {
             ));
         }
         if (always || call.wait) && !call.approved {
-            return Some(EventBody::EffectSuspended { pending: self.pending_for(call, PendingKind::Approval) });
+            return Some(EventBody::EffectSuspended { pending: self.pending_for(call, PendingKind::Approval).into() });
         }
         match &tool.kind {
             ToolKind::Client => {
-                Some(EventBody::EffectSuspended { pending: self.pending_for(call, PendingKind::Client) })
+                Some(EventBody::EffectSuspended { pending: self.pending_for(call, PendingKind::Client).into() })
             }
             ToolKind::Host => Some(self.started(call.effect_id.clone(), EffectKind::Tool, &call.call.name, Some(call))),
             ToolKind::Agent(name) | ToolKind::Workflow { name, .. } => {
@@ -315,8 +315,8 @@ impl AgentMachine {
         output.finish = state.finish;
         // The step that is being prepared has asked no model yet.
         output.steps = state.step - u32::from(state.phase == Phase::StepStart);
-        let output = (output != RunOutput::default()).then_some(output);
+        let output = (output != RunOutput::default()).then(|| Box::new(output));
         let cost_nano_usd = state.cost.nano_usd();
-        EventBody::RunFinished { outcome, output, error, usage: state.usage, cost_nano_usd }
+        EventBody::RunFinished { outcome, output, error: error.map(Box::new), usage: state.usage, cost_nano_usd }
     }
 }

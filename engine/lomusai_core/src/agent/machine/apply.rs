@@ -17,8 +17,8 @@ impl AgentMachine {
     pub fn apply(&mut self, event: &EventBody) {
         let state = &mut self.state;
         match event {
-            EventBody::RunStarted { input, .. } => {
-                input.iter().for_each(|message| state.messages.record(message));
+            EventBody::RunStarted(started) => {
+                started.input.iter().for_each(|message| state.messages.record(message));
                 state.number = transcript::next_number(&state.messages);
                 state.phase = Phase::Preparing;
             }
@@ -75,7 +75,7 @@ impl AgentMachine {
                     next_choice: 0,
                     call,
                     resume: None,
-                    status: OpenStatus::Suspended(Box::new(pending.clone())),
+                    status: OpenStatus::Suspended(pending.clone()),
                 });
             }
             EventBody::EffectCompleted { effect_id, output, content, finish, usage, cost_nano_usd } => {
@@ -119,7 +119,7 @@ impl AgentMachine {
                     let call = &mut state.calls[place];
                     match signal {
                         SignalKind::Approve => call.approved = true,
-                        SignalKind::Resume => call.resume = Some(data.clone().unwrap_or_default()),
+                        SignalKind::Resume => call.resume = Some(Arc::new(data.clone().unwrap_or_default())),
                         // What follows answers the effect, which stays open until then.
                         _ => return,
                     }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use lomusai_wire::{
     Command, EffectId, EffectKind, ErrorBody, EventBody, FinishReason, Message, Outcome, Part, Pending, PendingKind,
-    Role, SignalKind, SpecKind, SpecRef, ToolReply, Usage, codes, normalise,
+    Role, RunStarted, SignalKind, SpecKind, SpecRef, ToolReply, Usage, codes, normalise,
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{AgentMachine, DECLINED, Start, WRITTEN_BY, cancelled_error, parse_reply};
 use crate::agent::state::{Call, HookReply, Open, OpenStatus, Phase, ProcessorReply};
@@ -93,19 +93,10 @@ impl AgentMachine {
         let whole = self.followed_by(self.state.history, input);
         transcript::check(&whole)?;
         let input = whole[self.state.history..].to_vec();
-        Ok(vec![EventBody::RunStarted {
-            spec: SpecRef::new(SpecKind::Agent, &self.agent().name, &self.plan.plan.hash),
-            input,
-            data: None,
-            state: Map::new(),
-            history,
-            thread,
-            parent,
-            forked_from: None,
-            metadata,
-            context,
-            options: Box::new(self.state.options.clone()),
-        }])
+        let mut started = RunStarted::new(SpecRef::new(SpecKind::Agent, &self.agent().name, &self.plan.plan.hash));
+        (started.input, started.history, started.thread, started.parent) = (input, history, thread, parent);
+        (started.metadata, started.context, started.options) = (metadata, context, self.state.options.clone());
+        Ok(vec![EventBody::RunStarted(Box::new(started))])
     }
 
     pub(super) fn model_ended(&self, open: &Open, outcome: ModelOutcome, now_ms: u64) -> Vec<EventBody> {
@@ -151,7 +142,13 @@ impl AgentMachine {
                     events.push(EventBody::MessageCompleted { message: Arc::new(message) });
                 }
                 let error = error.body().clone();
-                events.push(EventBody::EffectFailed { effect_id, error, retry_at_ms, usage, cost_nano_usd });
+                events.push(EventBody::EffectFailed {
+                    effect_id,
+                    error: error.into(),
+                    retry_at_ms,
+                    usage,
+                    cost_nano_usd,
+                });
                 events
             }
         }
@@ -172,7 +169,7 @@ impl AgentMachine {
         let failed = |error: Error| {
             vec![EventBody::EffectFailed {
                 effect_id: open.effect_id.clone(),
-                error: error.body().clone(),
+                error: Box::new(error.body().clone()),
                 retry_at_ms: None,
                 usage: Usage::default(),
                 cost_nano_usd: None,
@@ -204,7 +201,7 @@ impl AgentMachine {
                 pending.payload = Some(payload);
                 pending.resume_schema =
                     tool.and_then(|tool| tool.spec.resume_schema.as_ref()).map(|schema| schema.as_str().to_owned());
-                vec![EventBody::EffectSuspended { pending }]
+                vec![EventBody::EffectSuspended { pending: pending.into() }]
             }
             Ok(_) => failed(Error::new(
                 codes::TOOL_RESULT_INVALID,
@@ -262,7 +259,13 @@ impl AgentMachine {
             }
             ChildOutcome::Finished { error, usage, cost_nano_usd, .. } => {
                 let error = error.map_or_else(cancelled_error, |error| error.body().clone());
-                events.push(EventBody::EffectFailed { effect_id, error, retry_at_ms: None, usage, cost_nano_usd });
+                events.push(EventBody::EffectFailed {
+                    effect_id,
+                    error: error.into(),
+                    retry_at_ms: None,
+                    usage,
+                    cost_nano_usd,
+                });
             }
             ChildOutcome::Suspended(reasons) => {
                 let mut pending = self.pending_for(call, PendingKind::Child);
@@ -278,7 +281,7 @@ impl AgentMachine {
                 if matches!(&open.status, OpenStatus::Suspended(known) if **known == pending) {
                     return Vec::new();
                 }
-                events.push(EventBody::EffectSuspended { pending });
+                events.push(EventBody::EffectSuspended { pending: pending.into() });
             }
         }
         events
@@ -289,7 +292,7 @@ impl AgentMachine {
         let failed = |error: &Error| {
             vec![EventBody::EffectFailed {
                 effect_id: effect_id.clone(),
-                error: error.body().clone(),
+                error: Box::new(error.body().clone()),
                 retry_at_ms: None,
                 usage: Usage::default(),
                 cost_nano_usd: None,
@@ -439,7 +442,7 @@ impl AgentMachine {
                     let error = ErrorBody::new(codes::TOOL_FAILED, message);
                     follow.push(EventBody::EffectFailed {
                         effect_id: effect_id.clone(),
-                        error,
+                        error: error.into(),
                         retry_at_ms: None,
                         usage: Usage::default(),
                         cost_nano_usd: None,
@@ -528,7 +531,7 @@ impl AgentMachine {
                 let of_child = spent.iter().find(|(id, ..)| *id == open.effect_id);
                 let (usage, cost_nano_usd) = of_child.map_or_else(Default::default, |(_, usage, cost)| (*usage, *cost));
                 let (effect_id, error) = (open.effect_id.clone(), error.clone());
-                EventBody::EffectFailed { effect_id, error, retry_at_ms: None, usage, cost_nano_usd }
+                EventBody::EffectFailed { effect_id, error: error.into(), retry_at_ms: None, usage, cost_nano_usd }
             })
             .collect()
     }

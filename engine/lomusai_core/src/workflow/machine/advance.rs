@@ -74,7 +74,7 @@ impl WorkflowMachine {
     /// A question to a function; again, where the run ended before it was answered.
     fn asked(&self, id: EffectId, function: &Arc<str>) -> EventBody {
         let turn = Turn { attempts: self.state.lost.get(&id).copied().unwrap_or_default(), ..Turn::FIRST };
-        started(id, EffectKind::Call, function.clone(), &turn, None)
+        started(id, EffectKind::Call, function, &turn, None)
     }
 
     fn lacks(&self, place: Place, node: &Node) -> bool {
@@ -89,10 +89,10 @@ impl WorkflowMachine {
 
     fn act(&self, place: Place, node: &Node, turn: &Turn, effect_id: &EffectId, now_ms: u64) -> Result<EventBody> {
         let id = || effect_id.clone();
-        let start = |kind, component: &Arc<str>, due_at_ms| Ok(started(id(), kind, component.clone(), turn, due_at_ms));
-        let start_own = |kind, word: &str, due_at_ms| Ok(started(id(), kind, word.into(), turn, due_at_ms));
+        let start = |kind, component: &Arc<str>, due_at_ms| Ok(started(id(), kind, component, turn, due_at_ms));
+        let start_own = |kind, word: &str, due_at_ms| Ok(started(id(), kind, word, turn, due_at_ms));
         if let Some(schema) = &node.input_schema {
-            let given = turn.input.clone().map_or_else(|| self.given(place), |input| Ok(std::sync::Arc::new(input)))?;
+            let given = turn.input.clone().map_or_else(|| self.given(place), Ok)?;
             if let Some(why) = schema.violations(&given) {
                 let message = format!("what step `{effect_id}` is given does not fit its input_schema: {why}");
                 return Err(Error::new(codes::INPUT_INVALID, message));
@@ -122,18 +122,18 @@ impl WorkflowMachine {
                 pending.signal = Some(signal.clone());
                 pending.due_at_ms = timeout_ms.map(|ms| now_ms.saturating_add(ms));
                 pending.resume_schema = node.resume_schema.as_ref().map(|(_, text)| text.as_str().to_owned());
-                Ok(EventBody::EffectSuspended { pending })
+                Ok(EventBody::EffectSuspended { pending: pending.into() })
             }
             Does::Suspend { payload, label } => {
                 let payload = match payload {
                     Some(made) => self.made(made, place)?,
-                    None => self.given_value(place),
+                    None => self.given(place).map(Arc::unwrap_or_clone).unwrap_or_default(),
                 };
                 let mut pending = Pending::new(id(), PendingKind::Suspended);
                 pending.payload = (!payload.is_null()).then_some(payload);
                 pending.label.clone_from(label);
                 pending.resume_schema = node.resume_schema.as_ref().map(|(_, text)| text.as_str().to_owned());
-                Ok(EventBody::EffectSuspended { pending })
+                Ok(EventBody::EffectSuspended { pending: pending.into() })
             }
             Does::Foreach { .. } => match &*self.given(place)? {
                 Value::Array(_) => start_own(EffectKind::Group, "foreach", None),
@@ -270,21 +270,28 @@ impl WorkflowMachine {
             output.object = Some(value);
             output
         });
-        EventBody::RunFinished { outcome, output, error, usage: self.state.usage, cost_nano_usd: self.cost_nano_usd() }
+        EventBody::RunFinished {
+            outcome,
+            output: output.map(Box::new),
+            error: error.map(Box::new),
+            usage: self.state.usage,
+            cost_nano_usd: self.cost_nano_usd(),
+        }
     }
 }
 
 pub(super) fn started(
     effect_id: EffectId,
     kind: EffectKind,
-    component: Arc<str>,
+    component: &str,
     turn: &Turn,
     due_at_ms: Option<u64>,
 ) -> EventBody {
     EventBody::EffectStarted {
         effect_id,
         kind,
-        component,
+        // The run's own: a count that the runs of all threads keep together costs each of them more than the copy.
+        component: component.into(),
         attempt: turn.attempts + 1,
         choice: 0,
         call_id: None,

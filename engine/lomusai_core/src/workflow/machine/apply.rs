@@ -15,9 +15,9 @@ impl WorkflowMachine {
     pub fn apply(&mut self, event: &EventBody) {
         let state = &mut self.state;
         match event {
-            EventBody::RunStarted { data, state: values, .. } => {
-                state.input = Arc::new(data.clone().unwrap_or_default());
-                state.values = Arc::new(values.clone());
+            EventBody::RunStarted(started) => {
+                state.input = Arc::new(started.data.clone().unwrap_or_default());
+                state.values = Arc::new(started.state.clone());
                 state.phase = Phase::Running;
                 let given = state.input.clone();
                 self.enter(0, None, String::new(), 0, given);
@@ -85,7 +85,7 @@ impl WorkflowMachine {
             }
         }
         match event {
-            EventBody::EffectStarted { effect_id, kind, attempt, resume, due_at_ms, input, .. } => {
+            EventBody::EffectStarted { effect_id, kind, component, attempt, resume, due_at_ms, input, .. } => {
                 self.take_todo(place);
                 if *kind == EffectKind::Group {
                     return self.group(place, input.clone());
@@ -102,6 +102,7 @@ impl WorkflowMachine {
                 let open = Open {
                     place,
                     kind: *kind,
+                    component: component.clone(),
                     asks,
                     attempt: *attempt,
                     tries,
@@ -113,12 +114,13 @@ impl WorkflowMachine {
             }
             EventBody::EffectSuspended { pending } => {
                 self.take_todo(place);
-                let status = OpenStatus::Suspended(Box::new(pending.clone()));
+                let status = OpenStatus::Suspended(pending.clone());
                 match self.state.open.get_mut(&pending.effect_id) {
                     Some(open) => open.status = status,
                     None => {
                         *self.state.step_mut(place) = Step::Open;
                         let open = Open {
+                            component: Arc::default(),
                             place,
                             kind: EffectKind::Step,
                             asks,
@@ -187,12 +189,10 @@ impl WorkflowMachine {
 
     // --- A step ends -------------------------------------------------------------------------------------------------
 
-    fn completed(&mut self, place: Place, output: Option<&Arc<Value>>, was_open: bool, given: Option<Value>) {
+    fn completed(&mut self, place: Place, output: Option<&Arc<Value>>, was_open: bool, given: Option<Arc<Value>>) {
         self.take_todo(place);
         let output = match &self.plan.scopes[self.state.running(place.scope).scope].nodes[place.node].action {
-            Does::Sleep(_) | Does::SleepUntil(_) => {
-                given.map_or_else(|| self.given(place).unwrap_or_default(), Arc::new)
-            }
+            Does::Sleep(_) | Does::SleepUntil(_) => given.unwrap_or_else(|| self.given(place).unwrap_or_default()),
             Does::Foreach { .. } | Does::Loop { .. } => match self.state.step(place) {
                 Step::Group(group) => self.group_output(place, &group.results),
                 _ => Arc::default(),
@@ -274,7 +274,7 @@ impl WorkflowMachine {
         if let Some(open) = self.state.open.remove(id) {
             let turn = Turn {
                 when: Some(true),
-                resume: Some(data),
+                resume: Some(Arc::new(data)),
                 attempts: open.attempt,
                 tries: open.tries,
                 input: open.input,
@@ -297,8 +297,8 @@ impl WorkflowMachine {
 
     // --- Groups ------------------------------------------------------------------------------------------------------
 
-    fn group(&mut self, place: Place, given: Option<Value>) {
-        let given = given.map_or_else(|| self.given(place).unwrap_or_default(), Arc::new);
+    fn group(&mut self, place: Place, given: Option<Arc<Value>>) {
+        let given = given.unwrap_or_else(|| self.given(place).unwrap_or_default());
         let is_loop = matches!(self.node(place).action, Does::Loop { .. });
         let items: Vec<Arc<Value>> = match &*given {
             Value::Array(items) if !is_loop => items.iter().rev().map(|item| Arc::new(item.clone())).collect(),

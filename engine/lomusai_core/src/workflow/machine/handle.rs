@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use lomusai_wire::{
-    Command, EffectId, EffectKind, ErrorBody, EventBody, Kind, Outcome, Pending, PendingKind, RunOutput, SignalKind,
-    SpecKind, SpecRef, StepReply, ToolReply, Usage, codes, normalise,
+    Command, EffectId, EffectKind, ErrorBody, EventBody, Kind, Outcome, Pending, PendingKind, RunOutput, RunStarted,
+    SignalKind, SpecKind, SpecRef, StepReply, ToolReply, Usage, codes, normalise,
 };
 use serde_json::Value;
 
@@ -56,7 +56,7 @@ impl WorkflowMachine {
                 events.push(EventBody::RunFinished {
                     outcome: if self.state.cancelling { Outcome::Cancelled } else { Outcome::Failed },
                     output: None,
-                    error: (!self.state.cancelling).then(|| error.body().clone()),
+                    error: (!self.state.cancelling).then(|| Box::new(error.body().clone())),
                     usage,
                     cost_nano_usd: cost.nano_usd(),
                 });
@@ -98,19 +98,10 @@ impl WorkflowMachine {
             let message = format!("the input of workflow `{workflow}` does not fit its input_schema: {why}");
             return Err(Error::new(codes::INPUT_INVALID, message).with("workflow", workflow.as_str()));
         }
-        Ok(vec![EventBody::RunStarted {
-            spec: SpecRef::new(SpecKind::Workflow, workflow, &self.plan.hash),
-            input: Vec::new(),
-            data: (!input.is_null()).then_some(input),
-            state,
-            history: None,
-            thread: None,
-            parent,
-            forked_from: None,
-            metadata,
-            context,
-            options: Box::default(),
-        }])
+        let mut started = RunStarted::new(SpecRef::new(SpecKind::Workflow, workflow, &self.plan.hash));
+        started.data = (!input.is_null()).then_some(input);
+        (started.state, started.parent, started.metadata, started.context) = (state, parent, metadata, context);
+        Ok(vec![EventBody::RunStarted(Box::new(started))])
     }
 
     // --- Answers -----------------------------------------------------------------------------------------------------
@@ -140,7 +131,7 @@ impl WorkflowMachine {
         if let Some(payload) = suspend {
             return match self.suspended(id, open, payload, label) {
                 Ok(pending) => {
-                    events.push(EventBody::EffectSuspended { pending });
+                    events.push(EventBody::EffectSuspended { pending: pending.into() });
                     events
                 }
                 Err(error) => vec![self.failure(id, open, &error, now_ms, Took::default())],
@@ -156,7 +147,7 @@ impl WorkflowMachine {
             let output = (!self.state.cancelling).then_some(output);
             events.push(EventBody::RunFinished {
                 outcome,
-                output,
+                output: output.map(Box::new),
                 error: None,
                 usage: self.state.usage,
                 cost_nano_usd: self.cost_nano_usd(),
@@ -200,9 +191,9 @@ impl WorkflowMachine {
                     cost_nano_usd: None,
                 })
             }
-            Ok(ToolReply::Suspend { suspend }) => {
-                self.suspended(id, open, suspend, None).map(|pending| EventBody::EffectSuspended { pending })
-            }
+            Ok(ToolReply::Suspend { suspend }) => self
+                .suspended(id, open, suspend, None)
+                .map(|pending| EventBody::EffectSuspended { pending: pending.into() }),
             Ok(_) => Err(Error::new(
                 codes::TOOL_RESULT_INVALID,
                 format!("the tool of step `{id}` answered in an unknown way"),
@@ -217,9 +208,9 @@ impl WorkflowMachine {
             Value::Bool(_) => Ok(answer),
             other => Err(Error::new(
                 codes::FUNCTION_REPLY_INVALID,
-                format!("function `{}` ({id}) must answer true or false, answered {other}", self.component(open)),
+                format!("function `{}` ({id}) must answer true or false, answered {other}", open.component),
             )
-            .with("function", &*self.component(open))),
+            .with("function", &*open.component)),
         });
         vec![match answer {
             Ok(answer) => completed(id.clone(), Some(answer)),
@@ -271,7 +262,7 @@ impl WorkflowMachine {
                 if matches!(&open.status, OpenStatus::Suspended(known) if **known == pending) {
                     return Vec::new();
                 }
-                events.push(EventBody::EffectSuspended { pending });
+                events.push(EventBody::EffectSuspended { pending: pending.into() });
             }
         }
         events
@@ -289,7 +280,7 @@ impl WorkflowMachine {
             again.then(|| now_ms.saturating_add(error.body().retry_after_ms.unwrap_or(retry.wait_ms(tried))));
         EventBody::EffectFailed {
             effect_id: id.clone(),
-            error: self.at_step(error.clone(), open.place),
+            error: self.at_step(error.clone(), open.place).into(),
             retry_at_ms,
             usage: took.0,
             cost_nano_usd: took.1,
@@ -316,7 +307,7 @@ impl WorkflowMachine {
         EventBody::EffectStarted {
             effect_id: id.clone(),
             kind: open.kind,
-            component: self.component(open),
+            component: self.component(open).into(),
             attempt: open.attempt + 1,
             choice: 0,
             call_id: None,
@@ -333,7 +324,7 @@ impl WorkflowMachine {
             let of_child = spent.iter().find(|(child, ..)| child == id);
             let (usage, cost_nano_usd) = of_child.map_or_else(Default::default, |(_, usage, cost)| (*usage, *cost));
             let (effect_id, error) = (id.clone(), error.clone());
-            EventBody::EffectFailed { effect_id, error, retry_at_ms: None, usage, cost_nano_usd }
+            EventBody::EffectFailed { effect_id, error: error.into(), retry_at_ms: None, usage, cost_nano_usd }
         })
         .collect()
     }

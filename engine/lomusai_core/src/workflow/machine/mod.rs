@@ -67,11 +67,15 @@ impl WorkflowMachine {
             self.apply(&event);
             events.push(event);
         }
-        let asked = events.iter().filter_map(|event| match event {
-            EventBody::EffectStarted { effect_id, kind, .. } if !is_kept_here(*kind) => self.effect(effect_id),
-            _ => None,
-        });
-        let effects = asked.collect();
+        fn asked(event: &EventBody) -> Option<&EffectId> {
+            match event {
+                EventBody::EffectStarted { effect_id, kind, .. } if !is_kept_here(*kind) => Some(effect_id),
+                _ => None,
+            }
+        }
+        // Counted first: nearly always there is one, and room for four of them is half a kilobyte.
+        let mut effects = Vec::with_capacity(events.iter().filter_map(asked).count());
+        effects.extend(events.iter().filter_map(asked).filter_map(|id| self.effect(id)));
         Decision { events, effects }
     }
 
@@ -193,11 +197,11 @@ impl WorkflowMachine {
             }
             // A child has limits of its own.
             (_, Does::Agent(_)) => {
-                let prompt = prompt(self.open_given(open));
+                let prompt = prompt(Arc::unwrap_or_clone(self.open_given(open)));
                 (EffectInput::Run { run_id: self.child_id(id), prompt }, u64::MAX)
             }
             (_, Does::Workflow(_)) => {
-                let input = self.open_given(open);
+                let input = Arc::unwrap_or_clone(self.open_given(open));
                 (EffectInput::Workflow { run_id: self.child_id(id), input }, u64::MAX)
             }
             _ => (EffectInput::Timer, u64::MAX),
@@ -205,7 +209,7 @@ impl WorkflowMachine {
         Some(Effect {
             effect_id: id.clone(),
             kind: open.kind,
-            component: self.component(open),
+            component: open.component.clone(),
             attempt: open.attempt,
             call_id: None,
             resume: open.resume.clone(),
@@ -214,21 +218,22 @@ impl WorkflowMachine {
         })
     }
 
-    /// The component that an effect asks.
-    fn component(&self, open: &Open) -> Arc<str> {
+    /// The component that an effect asks when it begins anew.
+    fn component(&self, open: &Open) -> &str {
         let node = self.node(open.place);
         let question = match (open.asks, &node.action) {
             (Asks::When, _) => node.when.as_ref(),
             (Asks::Again, Does::Loop { condition, .. }) => Some(condition),
-            (_, Does::Step(name) | Does::Tool(name) | Does::Agent(name) | Does::Workflow(name)) => return name.clone(),
+            (_, Does::Step(name) | Does::Tool(name) | Does::Agent(name) | Does::Workflow(name)) => return name,
             _ => None,
         };
-        if let Some(Question::Function(name)) = question { name.clone() } else { Arc::default() }
+        if let Some(Question::Function(name)) = question { name } else { "" }
     }
 
     /// What an open effect's step is given: in a fork it may be something else than what the spec says.
-    fn open_given(&self, open: &Open) -> Value {
-        open.input.clone().unwrap_or_else(|| self.given_value(open.place))
+    /// What cannot be made is null: that was told when the step began.
+    fn open_given(&self, open: &Open) -> Arc<Value> {
+        open.input.clone().unwrap_or_else(|| self.given(open.place).unwrap_or_default())
     }
 
     /// A child that failed stays as it is: the next attempt is another run.
@@ -243,10 +248,11 @@ impl WorkflowMachine {
         &self.plan.scopes[self.state.running(place.scope).scope].nodes[place.node]
     }
 
+    /// The run's own text, also where it is that of the plan: a count that all its runs keep together is what their threads would wait for.
     fn effect_id(&self, place: Place) -> EffectId {
         let prefix = &self.state.running(place.scope).prefix;
         let id = &self.node(place).id;
-        if prefix.is_empty() { id.clone() } else { [prefix, id.as_str()].concat().into() }
+        if prefix.is_empty() { EffectId::new(id.as_str()) } else { [prefix, id.as_str()].concat().into() }
     }
 
     /// The step that an effect's id names, and what is asked for it.
@@ -322,7 +328,13 @@ fn completed(effect_id: EffectId, output: Option<Value>) -> EventBody {
 }
 
 fn failed(effect_id: EffectId, error: ErrorBody) -> EventBody {
-    EventBody::EffectFailed { effect_id, error, retry_at_ms: None, usage: Usage::default(), cost_nano_usd: None }
+    EventBody::EffectFailed {
+        effect_id,
+        error: error.into(),
+        retry_at_ms: None,
+        usage: Usage::default(),
+        cost_nano_usd: None,
+    }
 }
 
 impl WorkflowMachine {

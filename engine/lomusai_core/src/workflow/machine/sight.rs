@@ -45,11 +45,6 @@ impl WorkflowMachine {
         })
     }
 
-    /// The same, for somebody to keep. What cannot be made is null: that was told when the step began.
-    pub(super) fn given_value(&self, place: Place) -> Value {
-        self.given(place).map(Arc::unwrap_or_clone).unwrap_or_default()
-    }
-
     /// Outputs of steps by id; those that were skipped are left out.
     fn outputs(&self, running: &Running, steps: &[usize]) -> Value {
         let nodes = &self.plan.scopes[running.scope].nodes;
