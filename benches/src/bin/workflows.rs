@@ -138,7 +138,8 @@ fn raw(kept: &TemporaryStore, sync: Sync, runs: u64) -> Result<Cost> {
     let (n, info): (i64, String) = conn
         .query_row("SELECT n, info FROM runs ORDER BY n DESC LIMIT 1", [], |row| Ok((row.get(0)?, row.get(1)?)))
         .expect("a run");
-    let mut events = conn.prepare("SELECT body FROM events WHERE run = ?1 ORDER BY seq").expect("a statement");
+    let mut events =
+        conn.prepare("SELECT body FROM events WHERE place >> 32 = ?1 ORDER BY place").expect("a statement");
     let events: Vec<String> =
         events.query_map([n], |row| row.get(0)).expect("rows").collect::<rusqlite::Result<_>>().expect("texts");
     assert_eq!(events.len() as u64, 2 * STEPS + 2, "a start, a start and an end of each step, an end");
@@ -161,7 +162,8 @@ fn raw(kept: &TemporaryStore, sync: Sync, runs: u64) -> Result<Cost> {
                     update.execute(params![n, seq + 2, info])?;
                 }
                 for (place, event) in (seq + 1..).zip(events) {
-                    let mut append = conn.prepare_cached("INSERT INTO events (run, seq, body) VALUES (?1, ?2, ?3)")?;
+                    let mut append =
+                        conn.prepare_cached("INSERT INTO events (place, body) VALUES ((?1 << 32) + ?2, ?3)")?;
                     append.execute(params![n, place, event])?;
                 }
                 conn.prepare_cached("COMMIT")?.execute([])?;

@@ -334,7 +334,8 @@ impl Inner {
 
     pub(crate) fn spawn(self: &Arc<Self>, driver: Driver, first: First, begun: Option<oneshot::Sender<Result<()>>>) {
         self.beat();
-        self.threads.spawn(driver.drive(first, begun));
+        // In a box from the beginning: on its way into a task, and at its end there, a future is copied whole, and this one is of kilobytes.
+        self.threads.spawn(Box::pin(driver.drive(first, begun)));
     }
 
     /// Keeps this engine's leases alive, where others could take its runs over.

@@ -66,7 +66,7 @@ fn a_store_of_a_newer_version_is_refused() {
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let before = fs::read(&path).unwrap();
     let error = refused(codes::STORE_NEWER, &path);
-    assert_eq!((&error.body().details["found"], &error.body().details["known"]), (&99.into(), &4.into()));
+    assert_eq!((&error.body().details["found"], &error.body().details["known"]), (&99.into(), &5.into()));
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 
@@ -120,7 +120,10 @@ fn a_damaged_page_is_an_error_where_it_is_read() {
 fn an_event_that_does_not_read_is_damage() {
     let folder = Folder::new();
     let path = folder.store("s.db");
-    Connection::open(&path).unwrap().execute("UPDATE events SET body = '{\"seq\":' WHERE seq = 2", []).unwrap();
+    Connection::open(&path)
+        .unwrap()
+        .execute("UPDATE events SET body = '{\"seq\":' WHERE place & 4294967295 = 2", [])
+        .unwrap();
     let store = open(&path);
     use lomusai_core::storage::Journal as _;
     named(codes::STORE_CORRUPT, &path, block_on(store.events(&"r".into(), 0, 9)).unwrap_err());
@@ -177,7 +180,7 @@ fn a_file_locked_by_another_program_may_be_tried_again() {
     let folder = Folder::new();
     let path = folder.store("s.db");
     let other = Connection::open(&path).unwrap();
-    other.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; PRAGMA user_version = 3; COMMIT").unwrap();
+    other.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; PRAGMA user_version = 5; COMMIT").unwrap();
     let error = refused(codes::STORE_LOCKED, &path);
     assert!(error.is_retryable());
     drop(other);
@@ -435,7 +438,16 @@ fn a_damaged_compacted_journal_is_named() {
 fn a_store_of_an_older_version_is_brought_up_to_date() {
     let folder = Folder::new();
     let path = folder.store("s.db");
-    Connection::open(&path).unwrap().execute_batch("DROP TABLE packed; PRAGMA user_version = 2").unwrap();
+    let second = "
+        CREATE TABLE old_events (run INTEGER NOT NULL, seq INTEGER NOT NULL, body TEXT, blob TEXT, PRIMARY KEY (run, seq))
+            STRICT, WITHOUT ROWID;
+        INSERT INTO old_events SELECT place >> 32, place & 4294967295, body, blob FROM events;
+        DROP TABLE events;
+        ALTER TABLE old_events RENAME TO events;
+        CREATE INDEX events_by_blob ON events (blob) WHERE blob IS NOT NULL;
+        DROP TABLE packed;
+        PRAGMA user_version = 2";
+    Connection::open(&path).unwrap().execute_batch(second).unwrap();
     let store = open(&path);
     assert_eq!(told(&store, "r", 0, 9), ["1", "2"]);
     commit(&store, of(append_as(RunStatus::Completed, "r", 2, &["3"])));

@@ -13,7 +13,7 @@ use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 
 use super::fault::Fault;
-use super::schema::{natural, stored};
+use super::schema::{natural, of_run, stored};
 use super::{query, statement};
 
 /// The longest JSON that lies in a table's row, in bytes; longer ones become blobs.
@@ -125,10 +125,11 @@ impl Run {
 
     fn check(&self, conn: &Connection) -> Result<Option<FoundRun>, Fault> {
         // The row is behind where more was recorded since it was written. What was compacted is not in `events`, but then it was written.
-        let mut find = conn.prepare_cached(
-            "SELECT n, epoch, max(seq, ifnull((SELECT max(seq) FROM events WHERE run = n), 0)) FROM runs
-             WHERE run_id = ?1",
-        )?;
+        let mut find = conn.prepare_cached(concat!(
+            "SELECT n, epoch, max(seq, ifnull((SELECT max(place) FROM events WHERE ",
+            of_run!("n"),
+            ") & 4294967295, 0)) FROM runs WHERE run_id = ?1"
+        ))?;
         let found = find.query_row([self.id.as_str()], |row| {
             Ok(FoundRun { n: row.get(0)?, epoch: natural(row.get(1)?), seq: natural(row.get(2)?) })
         });
@@ -154,7 +155,7 @@ impl Run {
         for (seq, event) in (self.expected_seq + 1..).zip(&self.events) {
             let (body, blob) = event.place(conn)?;
             let mut append =
-                conn.prepare_cached("INSERT INTO events (run, seq, body, blob) VALUES (?1, ?2, ?3, ?4)")?;
+                conn.prepare_cached("INSERT INTO events (place, body, blob) VALUES ((?1 << 32) + ?2, ?3, ?4)")?;
             append.execute(params![n, stored(seq), body, blob])?;
         }
         Ok(())
@@ -186,15 +187,25 @@ impl Line {
 
     fn update(&self, conn: &Connection, n: i64) -> Result<i64, Fault> {
         let ((thread, parent), info) = (self.above(), &self.info);
-        let mut was = conn.prepare_cached("SELECT status FROM runs WHERE n = ?1")?;
-        let was_final = was.query_row([n], |row| Ok(is_final(row.get_ref(0)?.as_str()?)))?;
-        let mut update = conn.prepare_cached(
-            "UPDATE runs SET agent = ?2, status = ?3, thread = ?4, parent = ?5, seq = ?6, info = ?7,
-             owner = iif(?8, NULL, owner) WHERE n = ?1",
-        )?;
-        let ends = info.status.is_final() && !was_final;
         let (status, seq) = (info.status.as_str(), stored(info.seq));
-        update.execute(params![n, info.agent, status, thread, parent, seq, self.json, ends])?;
+        let mut find =
+            conn.prepare_cached("SELECT status, agent = ?2 AND thread IS ?3 AND parent IS ?4 FROM runs WHERE n = ?1")?;
+        let (was_final, is_same) = find.query_row(params![n, info.agent, thread, parent], |row| {
+            Ok((is_final(row.get_ref(0)?.as_str()?), row.get::<_, bool>(1)?))
+        })?;
+        if !is_same {
+            let mut rename =
+                conn.prepare_cached("UPDATE runs SET agent = ?2, thread = ?3, parent = ?4 WHERE n = ?1")?;
+            rename.execute(params![n, info.agent, thread, parent])?;
+        }
+        // Columns that are named here are written anew in their indexes, whether they change or not: only what a run does change.
+        let ends = info.status.is_final() && !was_final;
+        let update = if ends {
+            "UPDATE runs SET status = ?2, seq = ?3, info = ?4, owner = NULL WHERE n = ?1"
+        } else {
+            "UPDATE runs SET status = ?2, seq = ?3, info = ?4 WHERE n = ?1"
+        };
+        conn.prepare_cached(update)?.execute(params![n, status, seq, self.json])?;
         Ok(n)
     }
 }
@@ -304,9 +315,13 @@ fn json(value: &impl Serialize) -> Result<String> {
 pub(super) fn delete_run(conn: &Connection, run: &RunId) -> Result<bool, Fault> {
     let mut find = conn.prepare_cached("SELECT n FROM runs WHERE run_id = ?1")?;
     let Some(n) = find.query_row([run.as_str()], |row| row.get::<_, i64>(0)).optional()? else { return Ok(false) };
-    let mut large = conn.prepare_cached("SELECT DISTINCT blob FROM events WHERE run = ?1 AND blob IS NOT NULL")?;
+    let mut large = conn.prepare_cached(concat!(
+        "SELECT DISTINCT blob FROM events WHERE ",
+        of_run!("?1"),
+        " AND blob IS NOT NULL"
+    ))?;
     let large = large.query_map([n], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
-    conn.prepare_cached("DELETE FROM events WHERE run = ?1")?.execute([n])?;
+    conn.prepare_cached(concat!("DELETE FROM events WHERE ", of_run!("?1")))?.execute([n])?;
     conn.prepare_cached("DELETE FROM packed WHERE run = ?1")?.execute([n])?;
     conn.prepare_cached("DELETE FROM runs WHERE n = ?1")?.execute([n])?;
     conn.prepare_cached("UPDATE threads SET active_run = NULL WHERE active_run = ?1")?.execute([run.as_str()])?;

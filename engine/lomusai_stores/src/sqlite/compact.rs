@@ -5,7 +5,7 @@ use lomusai_wire::{RunInfo, RunStatus};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::fault::Fault;
-use super::schema::stored;
+use super::schema::{LAST_RUN, of_run, stored};
 
 /// So much JSON lies together, in bytes: what is unpacked for one event.
 const TOGETHER: usize = 256 * 1024;
@@ -13,10 +13,11 @@ const TOGETHER: usize = 256 * 1024;
 /// Packs runs that ended before `ended_before_ms`, at most `limit` of them, looking from the run after `from` on.
 pub(super) fn compact(conn: &Connection, ended_before_ms: u64, from: u64, limit: usize) -> Result<Compaction, Fault> {
     let mut runs = 0;
-    let mut n = stored(from);
+    let mut n = stored(from.min(LAST_RUN));
     for _ in 0..limit {
         // From one run to the next over the key. A journal that is packed is not met: only large events lie here still.
-        let mut next = conn.prepare_cached("SELECT run FROM events WHERE run > ?1 ORDER BY run LIMIT 1")?;
+        let mut next =
+            conn.prepare_cached("SELECT place >> 32 FROM events WHERE place >= (?1 + 1) << 32 ORDER BY place LIMIT 1")?;
         let Some(found) = next.query_row([n], |row| row.get(0)).optional()? else {
             return Ok(Compaction { runs, next: None });
         };
@@ -37,8 +38,11 @@ fn has_ended(conn: &Connection, n: i64, before_ms: u64) -> Result<bool, Fault> {
 
 /// Packs the events of a run that lie in rows. `false` where all that do are large: these have a place of their own.
 fn pack_run(conn: &Connection, n: i64) -> Result<bool, Fault> {
-    let mut find =
-        conn.prepare_cached("SELECT seq, body FROM events WHERE run = ?1 AND body IS NOT NULL ORDER BY seq")?;
+    let mut find = conn.prepare_cached(concat!(
+        "SELECT place & 4294967295, body FROM events WHERE ",
+        of_run!("?1"),
+        " AND body IS NOT NULL ORDER BY place"
+    ))?;
     let mut rows = find.query([n])?;
     let mut open: Option<Lines> = None;
     let mut any = false;
@@ -57,7 +61,8 @@ fn pack_run(conn: &Connection, n: i64) -> Result<bool, Fault> {
     if let Some(last) = open {
         last.write(conn, n)?;
     }
-    conn.prepare_cached("DELETE FROM events WHERE run = ?1 AND body IS NOT NULL")?.execute([n])?;
+    let delete = concat!("DELETE FROM events WHERE ", of_run!("?1"), " AND body IS NOT NULL");
+    conn.prepare_cached(delete)?.execute([n])?;
     Ok(any)
 }
 

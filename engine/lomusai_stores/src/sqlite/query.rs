@@ -11,18 +11,19 @@ use serde_json::Value;
 
 use super::compact;
 use super::fault::Fault;
-use super::schema::{natural, stored};
+use super::schema::{LAST_SEQ, natural, stored};
 
 pub(super) fn events(conn: &Connection, run: &RunId, after: u64, limit: usize) -> Result<Vec<Event>, Fault> {
     let mut find = conn.prepare_cached(
-        "SELECT body, content, seq AS place, NULL FROM events LEFT JOIN blobs ON hash = blob
-         WHERE run = (SELECT n FROM runs WHERE run_id = ?1) AND seq > ?2
+        "SELECT body, content, place & 4294967295 AS at, NULL
+         FROM runs JOIN events ON place > (n << 32) + ?2 AND place < (n + 1) << 32 LEFT JOIN blobs ON hash = blob
+         WHERE run_id = ?1
          UNION ALL
          SELECT NULL, NULL, first, lines FROM packed
          WHERE run = (SELECT n FROM runs WHERE run_id = ?1) AND last > ?2
-         ORDER BY place LIMIT ?3",
+         ORDER BY at LIMIT ?3",
     )?;
-    let mut rows = find.query(params![run.as_str(), stored(after), stored(limit as u64)])?;
+    let mut rows = find.query(params![run.as_str(), stored(after.min(LAST_SEQ)), stored(limit as u64)])?;
     let mut found: Vec<Event> = Vec::new();
     while found.len() < limit
         && let Some(row) = rows.next()?
@@ -49,7 +50,7 @@ pub(super) fn events(conn: &Connection, run: &RunId, after: u64, limit: usize) -
 macro_rules! line {
     () => {
         "info, (SELECT ifnull(body, (SELECT CAST(content AS TEXT) FROM blobs WHERE hash = blob)) FROM events
-                WHERE run = n AND seq > runs.seq ORDER BY seq DESC LIMIT 1)"
+                WHERE place > (n << 32) + runs.seq AND place < (n + 1) << 32 ORDER BY place DESC LIMIT 1)"
     };
 }
 

@@ -13,7 +13,7 @@ use super::statement;
 const APPLICATION_ID: i64 = 0x4c4f_4d55;
 
 /// Statements that bring a store from version `index` to `index + 1`. Published ones never change: a change is a new one.
-const MIGRATIONS: [&str; 4] = [V1, V2, V3, V4];
+const MIGRATIONS: [&str; 5] = [V1, V2, V3, V4, V5];
 
 const VERSION: i64 = MIGRATIONS.len() as i64;
 
@@ -119,6 +119,32 @@ CREATE TABLE packed (
 /// No other tables, but another meaning: a run's row need not be written with its events. Where there are some behind its `seq`, the last of
 /// them says how far the run is, and since when. Versions before would take the row's word for it.
 const V4: &str = "";
+
+/// Events lie in a tree of whole numbers, the run in the upper half and `seq` in the lower: what is appended at its end fills one page
+/// after the other, where a tree of pairs spreads its last pages anew several times before it takes one more.
+const V5: &str = "
+CREATE TABLE placed_events (
+    place INTEGER PRIMARY KEY,
+    body TEXT,
+    blob TEXT
+) STRICT;
+INSERT INTO placed_events SELECT (run << 32) + seq, body, blob FROM events ORDER BY run, seq;
+DROP TABLE events;
+ALTER TABLE placed_events RENAME TO events;
+CREATE INDEX events_by_blob ON events (blob) WHERE blob IS NOT NULL;
+";
+
+/// The condition under which an event is of a run, of which `$n` gives the number.
+macro_rules! of_run {
+    ($n:literal) => {
+        concat!("place >= ", $n, " << 32 AND place < (", $n, " + 1) << 32")
+    };
+}
+pub(super) use of_run;
+
+/// The highest number of a run, and of an event in it, that has a place.
+pub(super) const LAST_RUN: u64 = (1 << 31) - 2;
+pub(super) const LAST_SEQ: u64 = (1 << 32) - 1;
 
 /// Opens the writer's connection and brings the tables up to date.
 pub(super) fn open(file: &StoreFile) -> Result<Connection> {
@@ -257,7 +283,9 @@ mod tests {
         let conn = open(&StoreFile::new(&path, &SqliteOptions::default()).unwrap()).unwrap();
         let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
         assert_eq!(version, VERSION);
-        let events = "SELECT group_concat(run || seq || ifnull(body, '') || ifnull(blob, ''), ' ') FROM events";
+        let events =
+            "SELECT group_concat((place >> 32) || (place & 4294967295) || ifnull(body, '') || ifnull(blob, ''), ' ')
+                      FROM events";
         let events: String = conn.query_row(events, [], |row| row.get(0)).unwrap();
         assert_eq!(events, "11a 12hash 21c");
         let found: i64 = conn
