@@ -475,7 +475,8 @@ lomusai_status lomusai_register_step(const struct lomusai_engine *engine,
                                      struct lomusai_error **err);
 
 // Takes a component away; `kind` is "agent", "tool", "provider", "function", "embedder", "workflow" or "step". `*existed` (may be NULL) says whether
-// there was one. Calls that are at work end as they would have.
+// there was one. Calls that are at work end as they would have, and a run that is under way may keep a step's function until it asks for its
+// next step, or ends.
 //
 // Errors: `argument_invalid` for another kind. Thread-safe.
 lomusai_status lomusai_unregister(const struct lomusai_engine *engine,

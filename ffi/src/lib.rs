@@ -22,6 +22,8 @@ pub use status::*;
 
 use std::ffi::{CString, c_char, c_void};
 
+lomusai_host::allocator!();
+
 /// How a call went: `LOMUSAI_OK`, one of `LOMUSAI_TIMEOUT`, `LOMUSAI_END` and `LOMUSAI_FULL` where the function says so, or the
 /// kind of an error (`LOMUSAI_E_*`). New kinds may be added: treat one you do not know as `LOMUSAI_E_INTERNAL`.
 pub type lomusai_status = u32;

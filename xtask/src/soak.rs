@@ -40,9 +40,11 @@ pub(crate) fn run(shell: &Shell, arguments: &[&str]) -> Result<(), String> {
 
 /// The folder with a language's library as it is published, nearly: 100,000 times of everything take hours without optimisation.
 pub(crate) fn library(shell: &Shell, package: &str) -> Result<PathBuf, String> {
-    let folder = shell.target().join("bench");
+    let folder = shell.target().join("soak");
     let mut cargo = shell.cargo(&["build", "--release", "--package", package]);
     cargo.env("CARGO_TARGET_DIR", &folder);
+    // With them the library has the system's allocator, which is what is counted.
+    cargo.env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true");
     // The interpreter brings Python's symbols along.
     cargo.env("PYO3_BUILD_EXTENSION_MODULE", "1");
     shell.run(cargo)?;

@@ -10,3 +10,5 @@ mod engine;
 mod error;
 mod port;
 mod run;
+
+lomusai_host::allocator!();

@@ -13,6 +13,8 @@ mod threads;
 
 use pyo3::prelude::*;
 
+lomusai_host::allocator!();
+
 /// The extension module `lomusai._lomusai`.
 #[pymodule(gil_used = false)]
 fn _lomusai(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -25,12 +25,21 @@ use lomusai_core::{Error, Result};
 use lomusai_wire::codes;
 use serde::de::DeserializeOwned;
 
-/// The allocator of every library that a host loads. A run's events are made on one thread and forgotten on another, which the system's
-/// allocator makes them wait for each other for: with it two cores did less than one. On Linux, where it was measured, and in builds with
-/// optimisation: a soak counts what the system's is asked for.
-#[cfg(all(target_os = "linux", not(debug_assertions)))]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+/// The allocator of a library that a host loads. A run's events are made on one thread and forgotten on another, for which the system's
+/// makes them wait for each other: with it two cores did less than one. On Linux, where it was measured, and in builds without
+/// assertions: a soak counts what the system's is asked for.
+#[macro_export]
+macro_rules! allocator {
+    () => {
+        #[cfg(all(target_os = "linux", not(debug_assertions)))]
+        #[global_allocator]
+        static ALLOCATOR: $crate::MiMalloc = $crate::MiMalloc;
+    };
+}
+
+#[cfg(target_os = "linux")]
+#[doc(hidden)]
+pub use mimalloc::MiMalloc;
 
 /// A function of the host, called with a question and a handle to answer it by.
 pub trait Handler: Send + Sync {

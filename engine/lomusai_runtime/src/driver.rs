@@ -789,6 +789,7 @@ impl Driver {
         self.work.tokens.values().for_each(CancelToken::cancel);
         // Drops what is under way: nobody waits for it any more.
         self.work.fresh.clear();
+        self.work.steps = KnownSteps::default();
         self.work.effects.clear();
         let settled = match result {
             Ok(()) => Ok(Arc::new(self.result())),

@@ -34,7 +34,8 @@ pub(crate) fn context(live: &Arc<Live>) -> Arc<RunContext> {
     Arc::new(context)
 }
 
-/// Begins an effect. `context` lacks what the effect itself says but for its id. The future gives the input that tells the machine how it ended.
+/// Begins an effect. `context` lacks what the effect itself says but for its id. The future gives the input that tells the machine how it
+/// ended.
 ///
 /// # Errors
 /// Where nobody can tell how it ended: a child that could not be driven on here. Its parent cannot go on either, until it is recovered.

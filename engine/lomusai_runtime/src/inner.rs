@@ -334,7 +334,7 @@ impl Inner {
 
     pub(crate) fn spawn(self: &Arc<Self>, driver: Driver, first: First, begun: Option<oneshot::Sender<Result<()>>>) {
         self.beat();
-        // In a box from the beginning: on its way into a task, and at its end there, a future is copied whole, and this one is of kilobytes.
+        // In a box from the beginning: on its way into a task, and at its end there, a future is copied whole. This one is of kilobytes.
         self.threads.spawn(Box::pin(driver.drive(first, begun)));
     }
 

@@ -223,7 +223,7 @@ impl Registry {
             ComponentKind::Workflow => self.workflows.write().remove(name).is_some(),
             ComponentKind::Step => self.steps.write().remove(name).is_some(),
         };
-        // Behind the removal: whoever sees the new count finds the name gone.
+        // Behind the removal: whoever sees the new count finds the name gone, or what has taken its place.
         self.removals.fetch_add(1, Ordering::AcqRel);
         removed
     }

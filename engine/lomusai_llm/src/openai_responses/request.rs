@@ -42,7 +42,7 @@ pub(super) fn body(question: &Question<'_>, text_results: bool) -> Result<Vec<u8
     }
     body.optional("temperature", settings.temperature);
     body.optional("top_p", settings.top_p);
-    // Fewer than 16 are refused, and the service says so. A budget leaves at least as many.
+    // Fewer than 16 are refused, which tells the caller who asked for them. A budget leaves at least as many where he did not.
     body.optional("max_output_tokens", settings.max_output_tokens);
     if let Some(output) = &question.output {
         let mut format = Object::new().with("type", "json_schema").with("name", question.output_name());

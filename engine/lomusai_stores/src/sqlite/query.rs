@@ -15,9 +15,11 @@ use super::schema::{LAST_SEQ, natural, stored};
 
 pub(super) fn events(conn: &Connection, run: &RunId, after: u64, limit: usize) -> Result<Vec<Event>, Fault> {
     let mut find = conn.prepare_cached(
-        "SELECT body, content, place & 4294967295 AS at, NULL
-         FROM runs JOIN events ON place > (n << 32) + ?2 AND place < (n + 1) << 32 LEFT JOIN blobs ON hash = blob
-         WHERE run_id = ?1
+        // Ordered within, by the key itself: by what is made of it, all that is left of the run would be sorted for each page.
+        "SELECT * FROM (
+             SELECT body, content, place & 4294967295 AS at, NULL
+             FROM runs JOIN events ON place > (n << 32) + ?2 AND place < (n + 1) << 32 LEFT JOIN blobs ON hash = blob
+             WHERE run_id = ?1 ORDER BY place LIMIT ?3)
          UNION ALL
          SELECT NULL, NULL, first, lines FROM packed
          WHERE run = (SELECT n FROM runs WHERE run_id = ?1) AND last > ?2

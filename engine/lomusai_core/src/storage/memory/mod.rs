@@ -163,7 +163,7 @@ impl Store for MemoryStore {
     }
 
     fn close(&self) -> BoxFuture<'_, Result<()>> {
-        // What is kept stays in place: the memory goes with the store.
+        // What is kept stays in place: the memory goes with the store. A write of another thread may be done behind this.
         self.closed.store(true, Ordering::Release);
         Box::pin(std::future::ready(Ok(())))
     }

@@ -21,9 +21,16 @@ pub(super) struct Runs {
     part_of: RandomState,
     /// Rises with each new run, so that runs of one millisecond still list newest first.
     created: AtomicU64,
-    /// Finished runs, oldest first. Locked last: behind a part, never before one.
-    finished: Mutex<VecDeque<RunId>>,
+    /// Locked last: behind a part, never before one.
+    finished: Mutex<Finished>,
     keep_finished: usize,
+}
+
+#[derive(Default)]
+struct Finished {
+    /// Finished runs, each with the number of its end, oldest first.
+    runs: VecDeque<(RunId, u64)>,
+    ends: u64,
 }
 
 /// Boxed: a table that forgets as much as it takes in grows to twice what it holds, once, whenever its seed says so. With the runs
@@ -36,6 +43,8 @@ pub(super) struct Run {
     pub(super) owner: Option<Arc<str>>,
     pub(super) epoch: u64,
     order: u64,
+    /// The number of its end. Of a run that ends a second time, of the last.
+    end: u64,
 }
 
 /// The events of a run.
@@ -106,7 +115,7 @@ impl Runs {
             // Its line as it was before these events: not finished.
             let before = RunInfo::new(info.run_id.clone(), "", info.created_at_ms);
             let order = self.created.fetch_add(1, Ordering::Relaxed);
-            Box::new(Run { info: before, events: Events::AtWork(Vec::new()), owner: Some(owner), epoch, order })
+            Box::new(Run { info: before, events: Events::AtWork(Vec::new()), owner: Some(owner), epoch, order, end: 0 })
         });
         // The one thing that might fail, before anything else is changed.
         run.events.append(&events)?;
@@ -116,26 +125,29 @@ impl Runs {
         if is && !was {
             run.owner = None;
             let mut finished = self.finished.lock();
-            finished.push_back(run.info.run_id.clone());
-            let too_many = finished.len().saturating_sub(self.keep_finished);
-            forgotten.extend(finished.drain(..too_many));
+            finished.ends += 1;
+            run.end = finished.ends;
+            finished.runs.push_back((run.info.run_id.clone(), run.end));
+            let too_many = finished.runs.len().saturating_sub(self.keep_finished);
+            forgotten.extend(finished.runs.drain(..too_many));
         } else if was && !is {
             // A workflow's run that failed may be tried again.
-            self.finished.lock().retain(|finished| *finished != run.info.run_id);
+            self.finished.lock().runs.retain(|(_, end)| *end != run.end);
         }
         drop(part);
-        for oldest in forgotten {
-            let gone = self.forget(&oldest);
-            // Here, where no lock is held: a long journal takes its time.
+        for (oldest, end) in forgotten {
+            let gone = self.forget(&oldest, end);
+            // Here, without the part's lock: a long journal takes its time.
             drop(gone);
         }
         Ok(())
     }
 
-    /// Takes out a run that was finished, unless it is being tried again.
-    fn forget(&self, id: &RunId) -> Option<Box<Run>> {
+    /// Takes out a run that has ended with this number, unless it is being tried again, or has ended once more.
+    fn forget(&self, id: &RunId, end: u64) -> Option<Box<Run>> {
         let mut part = self.part(id);
-        if !part.get(id)?.info.status.is_final() {
+        let run = part.get(id)?;
+        if run.end != end || !run.info.status.is_final() {
             return None;
         }
         part.remove(id)
@@ -145,7 +157,7 @@ impl Runs {
         let mut part = self.part(id);
         let Some(run) = part.remove(id) else { return false };
         if run.info.status.is_final() {
-            self.finished.lock().retain(|finished| finished != id);
+            self.finished.lock().runs.retain(|(_, end)| *end != run.end);
         }
         true
     }
