@@ -1,5 +1,6 @@
 //! `cargo xtask simulate`: the engine on a virtual clock, and mutants of it that the simulation has to find.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -64,6 +65,19 @@ fn patches(root: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(patches)
 }
 
+/// Takes away the files of a folder that are not wanted.
+fn keep_only(folder: &Path, wanted: &BTreeSet<PathBuf>) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            keep_only(&path, wanted)?;
+        } else if !wanted.contains(&path) {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// A copy of the tree with a target folder of its own, which is kept from one time to the next.
 struct Copy<'s> {
     shell: &'s Shell,
@@ -80,9 +94,12 @@ impl<'s> Copy<'s> {
             .current_dir(shell.root())
             .output()
             .map_err(|e| format!("git: {e}"))?;
-        for name in String::from_utf8_lossy(&listed.stdout).split('\0').filter(|name| !name.is_empty()) {
+        let listed = String::from_utf8_lossy(&listed.stdout);
+        let mut wanted = BTreeSet::new();
+        for name in listed.split('\0').filter(|name| !name.is_empty()) {
             let (from, to) = (shell.root().join(name), tree.join(name));
             let Ok(content) = fs::read(&from) else { continue };
+            wanted.insert(to.clone());
             // What is the same keeps its time, so that cargo need not build it again.
             if fs::read(&to).is_ok_and(|known| known == content) {
                 continue;
@@ -92,6 +109,8 @@ impl<'s> Copy<'s> {
                 .and_then(|()| fs::write(&to, content))
                 .map_err(|e| format!("{}: {e}", to.display()))?;
         }
+        // A file that has moved would be there twice.
+        keep_only(&tree, &wanted).map_err(|e| format!("{}: {e}", tree.display()))?;
         Ok(Self { shell, tree, target })
     }
 
