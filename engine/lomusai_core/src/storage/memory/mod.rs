@@ -309,18 +309,21 @@ mod tests {
     use crate::storage::RunAppend;
     use crate::testing::block_on;
 
-    fn finish(store: &MemoryStore, id: &str) {
+    fn first(id: &str, status: RunStatus) -> Option<RunAppend> {
         let mut info = RunInfo::new(id.into(), "agent", 0);
-        info.status = RunStatus::Completed;
-        let run = RunAppend {
+        info.status = status;
+        Some(RunAppend {
             run_id: id.into(),
             expected_seq: 0,
             epoch: 1,
             owner: "engine".into(),
             events: Arc::default(),
             info: Some(Box::new(info)),
-        };
-        block_on(store.commit(Batch { run: Some(run), ..Batch::default() })).unwrap();
+        })
+    }
+
+    fn finish(store: &MemoryStore, id: &str) {
+        block_on(store.commit(Batch { run: first(id, RunStatus::Completed), ..Batch::default() })).unwrap();
     }
 
     fn listed(store: &MemoryStore) -> Vec<String> {
@@ -368,15 +371,8 @@ mod tests {
         let claims = |id: &str| {
             let mut change = ThreadChange::new("t".into(), 0);
             change.claim = Some(id.into());
-            let run = RunAppend {
-                run_id: id.into(),
-                expected_seq: 0,
-                epoch: 1,
-                owner: "engine".into(),
-                events: Arc::default(),
-                info: Some(Box::new(RunInfo::new(id.into(), "agent", 0))),
-            };
-            block_on(store.commit(Batch { run: Some(run), thread: Some(Box::new(change)), ..Batch::default() })).is_ok()
+            let run = first(id, RunStatus::Running);
+            block_on(store.commit(Batch { run, thread: Some(Box::new(change)), ..Batch::default() })).is_ok()
         };
         let claims = &claims;
         let claimed = std::thread::scope(|scope| {
