@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 /// Copies a file; its folder is made.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), String> {
@@ -35,4 +36,12 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<(), String> {
 pub(crate) fn fresh(folder: &Path) -> Result<(), String> {
     let _ = fs::remove_dir_all(folder);
     fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))
+}
+
+/// How many bytes this user may still write where `folder` is, if that can be found out.
+pub(crate) fn free(folder: &Path) -> Option<u64> {
+    let said = Command::new("df").args(["-P", "-k"]).arg(folder).output().ok()?.stdout;
+    let line = String::from_utf8(said).ok()?.lines().nth(1)?.to_owned();
+    let kibibytes: u64 = line.split_whitespace().nth(3)?.parse().ok()?;
+    Some(kibibytes << 10)
 }

@@ -4,12 +4,19 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::files;
 use crate::shell::{Shell, stream};
 use crate::suites::{NAMED, SUITES};
 use crate::tally::{Reader, Tally};
 use crate::watch;
 
 pub(crate) const USAGE: &str = "[--full] [--only SUITE]...";
+
+/// What no suite can do without, in bytes.
+const LEAST_ROOM: u64 = 1 << 30;
+
+/// What `target` grows to in a fresh checkout, in GiB.
+const WHOLE_RUN: u64 = 12;
 
 /// What belongs together in the report.
 pub(crate) struct Suite {
@@ -120,6 +127,16 @@ pub(crate) fn one<'a>(shell: &Shell, suite: &'a Suite, full: bool, minutes: f64)
     println!("\n=== {} ===", suite.name);
     let started = now();
     let mut report = Report { full, tally: Tally::default(), failures: Vec::new() };
+    // A full disk fails in a hundred places, and says so in few of them.
+    let room = files::free(shell.root());
+    if let Some(free) = room.filter(|free| *free < LEAST_ROOM) {
+        report.fail(format!(
+            "the disk of {} has {} MiB left: make room (all suites together write about {WHOLE_RUN} GiB to `target`)",
+            shell.root().display(),
+            free >> 20
+        ));
+        return (suite, report, started.elapsed());
+    }
     let (result, cut_off) = watch::within(minutes, || (suite.run)(shell, &mut report));
     if cut_off {
         report.fail(format!("the suite `{}` took longer than {minutes} minutes and was killed", suite.name));
