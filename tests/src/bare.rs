@@ -448,7 +448,7 @@ impl<'w> Driver<'w> {
                 if let Ok(answer) = &mut answer {
                     (answer.state, answer.label) = (does.sets, does.label);
                 }
-                Some(Input::Step(effect.effect_id.clone(), answer))
+                Some(Input::step(effect.effect_id.clone(), answer))
             }
             EffectInput::Workflow { run_id, input } => {
                 self.run_mut(id).asked.retain(|asked| asked.effect_id != effect.effect_id);
@@ -496,7 +496,7 @@ impl<'w> Driver<'w> {
             Verdict::Exhausted(why) => {
                 let (partial, usage, cost_nano_usd) = (None, Usage::default(), None);
                 let outcome = ModelOutcome::Failed { error: why.into(), partial, usage, cost_nano_usd };
-                return Some(Input::Model(effect.effect_id.clone(), outcome));
+                return Some(Input::model(effect.effect_id.clone(), outcome));
             }
             Verdict::Wait => {
                 self.faults.push(format!("{}: waits for a budget that nobody holds", effect.effect_id));
@@ -541,7 +541,7 @@ impl<'w> Driver<'w> {
                 }
             }
         }
-        outcome.map(|outcome| Input::Model(effect.effect_id.clone(), outcome))
+        outcome.map(|outcome| Input::model(effect.effect_id.clone(), outcome))
     }
 
     /// The budgets that a run draws on, each with what its journals say was spent.
@@ -607,7 +607,7 @@ impl<'w> Driver<'w> {
                 usage: Usage::default(),
                 cost_nano_usd: None,
             };
-            self.feed(id, Input::Child(effect.effect_id.clone(), outcome));
+            self.feed(id, Input::child(effect.effect_id.clone(), outcome));
         }
     }
 
@@ -729,7 +729,7 @@ impl<'w> Driver<'w> {
             },
             _ => return,
         };
-        self.feed(&parent, Input::Child(effect, outcome));
+        self.feed(&parent, Input::child(effect, outcome));
     }
 
     /// The journal alone must tell all that the machine knows.

@@ -51,6 +51,14 @@ impl CancelToken {
         }
     }
 
+    /// As [`cancel`](Self::cancel), for whoever has no use for the token any more. Where nobody else has one this means nothing, and takes no
+    /// lock.
+    pub fn cancel_others(mut self) {
+        if Arc::get_mut(&mut self.0).is_none() {
+            self.cancel();
+        }
+    }
+
     /// Whether the flag is set.
     pub fn is_cancelled(&self) -> bool {
         self.0.cancelled.load(Ordering::Acquire)

@@ -130,7 +130,7 @@ pub enum ChildOutcome {
 /// What child runs used that were stopped with their run: the effect, tokens, and what they cost in nano-dollars where that is known.
 pub type Spent = Vec<(EffectId, Usage, Option<u64>)>;
 
-/// What the world tells a machine.
+/// What the world tells a machine. What is large is boxed: on its way here an answer is moved a dozen times.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Input {
@@ -139,15 +139,15 @@ pub enum Input {
     /// A workflow's run begins.
     StartWorkflow(Box<crate::workflow::Start>),
     /// A model call ended.
-    Model(EffectId, ModelOutcome),
+    Model(EffectId, Box<ModelOutcome>),
     /// A tool answered.
     Tool(EffectId, Result<ToolReply>),
     /// A child run ended or waits.
-    Child(EffectId, ChildOutcome),
+    Child(EffectId, Box<ChildOutcome>),
     /// A function answered.
     Call(EffectId, Result<Value>),
     /// A step function answered.
-    Step(EffectId, Result<StepReply>),
+    Step(EffectId, Result<Box<StepReply>>),
     /// A timer went off: an effect is to be tried again, a sleep is over, or a wait has lasted too long.
     Due(EffectId),
     /// A command came.
@@ -167,6 +167,23 @@ pub enum Input {
         /// The value.
         data: Value,
     },
+}
+
+impl Input {
+    /// A model call ended so.
+    pub fn model(id: EffectId, outcome: ModelOutcome) -> Self {
+        Self::Model(id, Box::new(outcome))
+    }
+
+    /// A child run ended, or waits.
+    pub fn child(id: EffectId, outcome: ChildOutcome) -> Self {
+        Self::Child(id, Box::new(outcome))
+    }
+
+    /// A step function answered.
+    pub fn step(id: EffectId, answer: Result<StepReply>) -> Self {
+        Self::Step(id, answer.map(Box::new))
+    }
 }
 
 /// What a machine decided: events to commit, then effects to carry out.

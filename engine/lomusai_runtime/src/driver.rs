@@ -13,6 +13,7 @@ use lomusai_core::cancel::CancelToken;
 use lomusai_core::component::{CallContext, RunContext, StoreWork};
 use lomusai_core::machine::{ChildOutcome, Decision, Effect, EffectInput, Input, Machine, ModelOutcome, Spent};
 use lomusai_core::storage::{Batch, RunAppend, ThreadChange, refusal};
+use lomusai_core::table::Few;
 use lomusai_core::workflow::WorkflowPlan;
 use lomusai_core::{BoxFuture, Error, Result};
 use lomusai_wire::{
@@ -139,7 +140,7 @@ pub(crate) struct Work {
     /// Child runs that have not ended, by the effect they are for: they are told when nobody waits for them any more.
     children: BTreeMap<EffectId, RunId>,
     /// Sorted: who is told of a cancellation is told in one order, in every process.
-    tokens: BTreeMap<EffectId, CancelToken>,
+    tokens: Few<EffectId, CancelToken>,
     timers: Vec<Timer>,
     steps: KnownSteps,
     grace: Option<Instant>,
@@ -256,9 +257,11 @@ impl Driver {
                 Woken::Ended(input) => {
                     let input = input?;
                     match &input {
-                        Input::Child(id, ChildOutcome::Finished { .. }) => drop(self.work.children.remove(id)),
-                        // It can be waited for again, also where what it waits for is known already and is not said twice.
-                        Input::Child(id, ChildOutcome::Suspended(_)) => drop(self.work.tokens.remove(id)),
+                        Input::Child(id, outcome) => match **outcome {
+                            // It can be waited for again, also where what it waits for is known already and is not said twice.
+                            ChildOutcome::Suspended(_) => drop(self.work.tokens.remove(id)),
+                            _ => drop(self.work.children.remove(id)),
+                        },
                         _ => {}
                     }
                     // What a component said before it answered comes before its answer.
@@ -473,7 +476,7 @@ impl Driver {
     }
 
     /// Ends child runs where they are. Gives how they ended, which says what they used.
-    async fn end_children(&mut self) -> Result<Vec<(EffectId, ChildOutcome)>> {
+    async fn end_children(&mut self) -> Result<Vec<(EffectId, Box<ChildOutcome>)>> {
         self.stop_suspended();
         let mut children = self.machine.children();
         children.iter().filter_map(|(id, _)| self.work.tokens.get(id)).for_each(CancelToken::cancel);
@@ -482,7 +485,7 @@ impl Driver {
             match self.work.effects.next().await.transpose()? {
                 Some(Input::Child(id, outcome)) => {
                     let Some(place) = children.iter().position(|(known, _)| *known == id) else { continue };
-                    let waits = matches!(outcome, ChildOutcome::Suspended(_));
+                    let waits = matches!(*outcome, ChildOutcome::Suspended(_));
                     if waits && !told.contains(&id) {
                         // It came to wait just before it was told.
                         told.push(id.clone());
@@ -517,7 +520,7 @@ impl Driver {
     async fn fail(&mut self, error: Error) -> Result<()> {
         let mut spent = Spent::new();
         for (id, outcome) in self.end_children().await? {
-            if let ChildOutcome::Finished { usage, cost_nano_usd, .. } = outcome {
+            if let ChildOutcome::Finished { usage, cost_nano_usd, .. } = *outcome {
                 spent.push((id, usage, cost_nano_usd));
             }
         }
@@ -620,7 +623,7 @@ impl Driver {
         } else {
             self.migrated.iter().cloned().chain(decision.events).collect()
         };
-        let events = self.live.publisher.number(bodies, now_ms);
+        let events = self.live.publisher.number(bodies, expected_seq, now_ms);
         self.info.seq = expected_seq + events.len() as u64;
         self.info.updated_at_ms = now_ms;
         self.look_at_machine(progress);
@@ -734,7 +737,7 @@ impl Driver {
             | EventBody::EffectFailed { effect_id, retry_at_ms: None, .. } => {
                 // Whoever still works on it is told; for an effect that answered this means nothing.
                 if let Some(token) = self.work.tokens.remove(effect_id) {
-                    token.cancel();
+                    token.cancel_others();
                 }
                 // Its own future may be dropped before it can tell the child.
                 if let Some(child) = self.work.children.remove(effect_id) {
@@ -775,9 +778,16 @@ impl Driver {
 
     fn remember_host_error(&mut self, input: &Input) {
         let error = match input {
-            Input::Tool(_, Err(error)) | Input::Call(_, Err(error)) | Input::Step(_, Err(error)) => error,
-            Input::Model(_, ModelOutcome::Failed { error, .. }) => error,
-            Input::Child(_, ChildOutcome::Finished { error: Some(error), .. }) => error,
+            Input::Tool(_, Err(error)) | Input::Call(_, Err(error)) => error,
+            Input::Step(_, Err(error)) => error,
+            Input::Model(_, outcome) => match &**outcome {
+                ModelOutcome::Failed { error, .. } => error,
+                _ => return,
+            },
+            Input::Child(_, outcome) => match &**outcome {
+                ChildOutcome::Finished { error: Some(error), .. } => error,
+                _ => return,
+            },
             _ => return,
         };
         if error.host().is_some() {

@@ -62,7 +62,7 @@ pub(crate) fn carry_out(
             let patience = Patience::new(Some(timeout_ms), first_token_ms, between_tokens_ms);
             let (engine, live) = (engine.clone(), live.clone());
             let call = ModelCall { engine, live, component, patience, number, structured, message_bytes };
-            Box::pin(async move { Ok(Input::Model(id, call.ask(context, request, filter).await)) })
+            Box::pin(async move { Ok(Input::model(id, call.ask(context, request, filter).await)) })
         }
         EffectInput::Tool { arguments } => {
             let engine = engine.clone();
@@ -89,7 +89,7 @@ pub(crate) fn carry_out(
                 let limit =
                     Limit { kind: EffectKind::Step, name: &component, timeout_ms, cancel: context.cancel.clone() };
                 let result = limit.hold(pin!(async { step?.call(context, input).await })).await;
-                Ok(Input::Step(id, result))
+                Ok(Input::step(id, result))
             })
         }
         EffectInput::Run { run_id, prompt } => {
@@ -137,8 +137,8 @@ async fn run_child(
     if cancel.is_cancelled() {
         return match engine.is_known(&run_id).await {
             Ok(true) => stop(&engine, id, run_id).await,
-            Ok(false) => Ok(Input::Child(id, ended_child(Outcome::Cancelled, None))),
-            Err(error) => Ok(Input::Child(id, failed_or_lost(error)?)),
+            Ok(false) => Ok(Input::child(id, ended_child(Outcome::Cancelled, None))),
+            Err(error) => Ok(Input::child(id, failed_or_lost(error)?)),
         };
     }
     let outcome = match engine.child(&live, &id, child, run_id).await {
@@ -147,7 +147,7 @@ async fn run_child(
         Err(error) if error.is(codes::RUN_CANCELLED) => ended_child(Outcome::Cancelled, None),
         Err(error) => failed_or_lost(error)?,
     };
-    Ok(Input::Child(id, outcome))
+    Ok(Input::child(id, outcome))
 }
 
 /// Cancels a child that waits for a command, and waits for its end.
@@ -179,7 +179,7 @@ pub(crate) fn attach(
                 Err(error) => failed_or_lost(error)?,
             },
         };
-        Ok(Input::Child(id, outcome))
+        Ok(Input::child(id, outcome))
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lomusai_core::cancel::CancelToken;
 use lomusai_core::seam::Clock;
@@ -22,6 +23,8 @@ pub(crate) struct Publisher {
     /// Whether others need the run too, so that its reader must not stall it.
     detached: bool,
     observers: Mutex<Option<broadcast::Sender<Arc<Event>>>>,
+    /// Whether there has ever been an observer: for most runs there never is, and each of their events asks.
+    observed: AtomicBool,
     /// What the readers were told already and need not hear at each step.
     advice: Mutex<HashSet<String>>,
     cancelled: CancelToken,
@@ -43,8 +46,8 @@ impl Publisher {
         cancelled: CancelToken,
     ) -> Self {
         let place = Mutex::new(Place { seq, sub: 0 });
-        let (observers, advice) = (Mutex::new(None), Mutex::default());
-        Self { run_id, clock, place, primary, detached, observers, advice, cancelled }
+        let (observers, observed, advice) = (Mutex::new(None), AtomicBool::new(false), Mutex::default());
+        Self { run_id, clock, place, primary, detached, observers, observed, advice, cancelled }
     }
 
     pub(crate) fn is_detached(&self) -> bool {
@@ -55,9 +58,8 @@ impl Publisher {
         self.place.lock().seq
     }
 
-    /// Gives durable events their numbers. They count once they are [`committed`](Self::committed).
-    pub(crate) fn number(&self, bodies: Vec<EventBody>, at_ms: u64) -> Arc<[Arc<Event>]> {
-        let seq = self.seq();
+    /// Gives durable events their numbers, behind this one. They count once they are [`committed`](Self::committed).
+    pub(crate) fn number(&self, bodies: Vec<EventBody>, seq: u64, at_ms: u64) -> Arc<[Arc<Event>]> {
         let numbered = bodies.into_iter().zip(seq + 1..);
         numbered.map(|(body, seq)| Arc::new(Event::new(self.run_id.clone(), seq, 0, at_ms, body))).collect()
     }
@@ -82,7 +84,8 @@ impl Publisher {
     }
 
     fn has_observers(&self) -> bool {
-        self.observers.lock().as_ref().is_some_and(|sender| sender.receiver_count() > 0)
+        self.observed.load(Ordering::Acquire)
+            && self.observers.lock().as_ref().is_some_and(|sender| sender.receiver_count() > 0)
     }
 
     /// Has something for the readers that is not kept, and waits where the primary reader is slow. They are told of it with what else comes
@@ -137,6 +140,9 @@ impl Publisher {
     }
 
     fn observe(&self, event: &Arc<Event>) -> bool {
+        if !self.observed.load(Ordering::Acquire) {
+            return false;
+        }
         match &*self.observers.lock() {
             Some(sender) => sender.send(event.clone()).is_ok(),
             None => false,
@@ -145,6 +151,7 @@ impl Publisher {
 
     pub(crate) fn subscribe(&self) -> (broadcast::Receiver<Arc<Event>>, u64) {
         let mut observers = self.observers.lock();
+        self.observed.store(true, Ordering::Release);
         let sender = observers.get_or_insert_with(|| broadcast::channel(OBSERVER_EVENTS).0);
         (sender.subscribe(), self.seq())
     }

@@ -273,11 +273,11 @@ fn a_tools_own_time_limit_is_over_the_agents() {
 fn a_suspended_child_told_twice_is_one_wait() {
     let mut run = Case::new(json!({"agents": ["helper"]})).calls(&["agent-helper"]);
     let pending = Pending::new("1.0".into(), PendingKind::Approval);
-    let told = Input::Child("1.0".into(), ChildOutcome::Suspended(vec![pending]));
+    let told = Input::child("1.0".into(), ChildOutcome::Suspended(vec![pending]));
     assert!(!run.input(told.clone()).is_empty());
     assert_eq!(run.input(told), []);
     assert_eq!(run.machine.suspended_children(), [("1.0".into(), "r/1.0".into())]);
-    run.input(Input::Child(
+    run.input(Input::child(
         "1.0".into(),
         ChildOutcome::Finished {
             outcome: Outcome::Cancelled,
@@ -390,7 +390,7 @@ impl Case {
             builder.push(chunk, &mut |_| {}).unwrap();
         }
         let answer: Answer = builder.finish();
-        self.input(Input::Model("1.model".into(), ModelOutcome::Answered(answer)));
+        self.input(Input::model("1.model".into(), ModelOutcome::Answered(answer)));
     }
 
     /// The model call fails.
@@ -398,7 +398,7 @@ impl Case {
         let error = Error::new(code, "x");
         let error = retry_after_ms.map_or(error.clone(), |ms| error.with_retry_after_ms(ms));
         let outcome = ModelOutcome::Failed { error, partial: None, usage: Usage::default(), cost_nano_usd: None };
-        self.input(Input::Model("1.model".into(), outcome));
+        self.input(Input::model("1.model".into(), outcome));
     }
 
     /// The same run as another process finds it.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::plan::Scope;
 use crate::models::Cost;
+use crate::table::Few;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -26,8 +27,8 @@ pub(super) struct State {
     pub(super) scopes: Vec<Option<Running>>,
     /// What follows from what has happened, in order.
     pub(super) todo: VecDeque<Todo>,
-    /// Effects that were started or wait. Boxed: a tree has room for eleven where it holds one, which is what most runs have.
-    pub(super) open: BTreeMap<EffectId, Box<Open>>,
+    /// Effects that were started or wait.
+    pub(super) open: Few<EffectId, Box<Open>>,
     /// Signals that nobody has waited for yet, oldest first.
     pub(super) signals: VecDeque<(String, Value)>,
     pub(super) suspended: bool,
@@ -167,7 +168,7 @@ impl State {
             values: Arc::default(),
             scopes: Vec::new(),
             todo: VecDeque::new(),
-            open: BTreeMap::new(),
+            open: Few::default(),
             signals: VecDeque::new(),
             suspended: false,
             cancelling: false,

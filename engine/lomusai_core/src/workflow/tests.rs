@@ -45,11 +45,11 @@ impl Run {
     }
 
     fn answer(&mut self, id: &str, value: Value) -> Vec<EventBody> {
-        self.input(Input::Step(id.into(), Ok(StepReply::output(value))))
+        self.input(Input::step(id.into(), Ok(StepReply::output(value))))
     }
 
     fn fail(&mut self, id: &str) -> Vec<EventBody> {
-        self.input(Input::Step(id.into(), Err(Error::new(codes::STEP_FAILED, "no"))))
+        self.input(Input::step(id.into(), Err(Error::new(codes::STEP_FAILED, "no"))))
     }
 
     fn output(&self) -> Option<&Value> {

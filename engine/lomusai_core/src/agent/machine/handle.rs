@@ -32,10 +32,10 @@ impl AgentMachine {
         }
         match input {
             Input::Start(start) => self.start(*start),
-            Input::Model(id, outcome) => Ok(self.if_running(&id, |open| self.model_ended(open, outcome, now_ms))),
+            Input::Model(id, outcome) => Ok(self.if_running(&id, |open| self.model_ended(open, *outcome, now_ms))),
             Input::Tool(id, outcome) => Ok(self.if_running(&id, |open| self.tool_ended(open, outcome))),
             Input::Child(id, outcome) => {
-                Ok(self.state.open(&id).map(|open| self.child_ended(open, outcome)).unwrap_or_default())
+                Ok(self.state.open(&id).map(|open| self.child_ended(open, *outcome)).unwrap_or_default())
             }
             Input::Call(id, outcome) => Ok(self.if_running(&id, |open| self.call_ended(open, outcome))),
             Input::Due(id) => Ok(match self.state.open(&id) {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use lomusai_wire::{Event, Message, RunFilter, RunId, RunInfo, ThreadId};
 use serde_json::Value;
 
-use self::runs::{Run, Runs};
+use self::runs::{Keep, Run, Runs};
 use super::{Batch, Blobs, Capabilities, Journal, KeyValue, Leases, Store, ThreadChange, ThreadInfo, Threads, refusal};
 use crate::sync::Mutex;
 use crate::{BoxFuture, Result};
@@ -24,7 +24,7 @@ pub struct MemoryStore {
 
 impl Default for MemoryStore {
     fn default() -> Self {
-        Self::keeping(1_000)
+        Self::with_limits(Keep { runs: 1_000, events: 20_000 })
     }
 }
 
@@ -43,14 +43,18 @@ struct Thread {
 }
 
 impl MemoryStore {
-    /// An empty store that keeps the newest 1,000 finished runs.
+    /// An empty store that keeps the newest 1,000 finished runs; fewer, where those have more than 20,000 events together.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An empty store that keeps so many finished runs; older ones are forgotten as new ones finish.
+    /// An empty store that keeps so many finished runs, however long; older ones are forgotten as new ones finish.
     pub fn keeping(keep_finished: usize) -> Self {
-        Self { closed: AtomicBool::new(false), runs: Runs::keeping(keep_finished), shared: Mutex::default() }
+        Self::with_limits(Keep { runs: keep_finished, events: u64::MAX })
+    }
+
+    fn with_limits(keep: Keep) -> Self {
+        Self { closed: AtomicBool::new(false), runs: Runs::keeping(keep), shared: Mutex::default() }
     }
 
     /// What `f` makes of the runs.
@@ -338,6 +342,31 @@ mod tests {
             finish(&store, id);
         }
         assert_eq!(listed(&store), ["c", "b"]);
+    }
+
+    #[test]
+    fn long_runs_are_forgotten_sooner_but_never_the_newest() {
+        let store = MemoryStore::with_limits(Keep { runs: 10, events: 5 });
+        let finish = |id: &str, events: u64| {
+            let mut append = first(id, RunStatus::Completed).unwrap();
+            let event = |seq| Arc::new(Event::new(id.into(), seq, 0, 0, lomusai_wire::EventBody::RunResumed));
+            append.events = (1..=events).map(event).collect();
+            append.info.as_mut().unwrap().seq = events;
+            block_on(store.commit(Batch { run: Some(append), ..Batch::default() })).unwrap();
+        };
+        finish("a", 2);
+        finish("b", 2);
+        assert_eq!(listed(&store), ["b", "a"]);
+        finish("c", 2);
+        assert_eq!(listed(&store), ["c", "b"]);
+        finish("d", 9);
+        assert_eq!(listed(&store), ["d"]);
+        finish("e", 1);
+        block_on(store.delete_run(&"e".into())).unwrap();
+        finish("f", 5);
+        assert_eq!(listed(&store), ["f"]);
+        finish("g", 0);
+        assert_eq!(listed(&store), ["g", "f"]);
     }
 
     #[test]

@@ -23,14 +23,54 @@ pub(super) struct Runs {
     created: AtomicU64,
     /// Locked last: behind a part, never before one.
     finished: Mutex<Finished>,
-    keep_finished: usize,
+    keep: Keep,
 }
 
+/// How much of what has finished is kept. The newest run is, however long, unless none is to be.
+#[derive(Clone, Copy)]
+pub(super) struct Keep {
+    pub(super) runs: usize,
+    /// Of all of them together.
+    pub(super) events: u64,
+}
+
+/// Finished runs, oldest first.
 #[derive(Default)]
 struct Finished {
-    /// Finished runs, each with the number of its end, oldest first.
-    runs: VecDeque<(RunId, u64)>,
+    runs: VecDeque<Ended>,
+    /// Of all of them.
+    events: u64,
     ends: u64,
+}
+
+struct Ended {
+    run_id: RunId,
+    /// The number of its end.
+    end: u64,
+    events: u64,
+}
+
+impl Finished {
+    /// Adds a run that ends now. Gives the number of its end, and which ones are not kept any more.
+    fn add(&mut self, run_id: RunId, events: u64, keep: Keep) -> (u64, Vec<Ended>) {
+        self.ends += 1;
+        self.events += events;
+        self.runs.push_back(Ended { run_id, end: self.ends, events });
+        let mut forgotten = Vec::new();
+        while self.runs.len() > keep.runs || self.events > keep.events && self.runs.len() > 1 {
+            let Some(oldest) = self.runs.pop_front() else { break };
+            self.events -= oldest.events;
+            forgotten.push(oldest);
+        }
+        (self.ends, forgotten)
+    }
+
+    /// Takes out the one with this end, if it is among them.
+    fn remove(&mut self, end: u64) {
+        if let Ok(at) = self.runs.binary_search_by_key(&end, |ended| ended.end) {
+            self.events -= self.runs.remove(at).map_or(0, |ended| ended.events);
+        }
+    }
 }
 
 /// Boxed: a table that forgets as much as it takes in grows to twice what it holds, once, whenever its seed says so. With the runs
@@ -56,13 +96,13 @@ pub(super) enum Events {
 }
 
 impl Runs {
-    pub(super) fn keeping(keep_finished: usize) -> Self {
+    pub(super) fn keeping(keep: Keep) -> Self {
         Self {
             parts: Default::default(),
             part_of: RandomState::default(),
             created: AtomicU64::new(0),
             finished: Mutex::default(),
-            keep_finished,
+            keep,
         }
     }
 
@@ -124,19 +164,14 @@ impl Runs {
         let mut forgotten = Vec::new();
         if is && !was {
             run.owner = None;
-            let mut finished = self.finished.lock();
-            finished.ends += 1;
-            run.end = finished.ends;
-            finished.runs.push_back((run.info.run_id.clone(), run.end));
-            let too_many = finished.runs.len().saturating_sub(self.keep_finished);
-            forgotten.extend(finished.runs.drain(..too_many));
+            (run.end, forgotten) = self.finished.lock().add(run.info.run_id.clone(), run.info.seq, self.keep);
         } else if was && !is {
             // A workflow's run that failed may be tried again.
-            self.finished.lock().runs.retain(|(_, end)| *end != run.end);
+            self.finished.lock().remove(run.end);
         }
         drop(part);
-        for (oldest, end) in forgotten {
-            let gone = self.forget(&oldest, end);
+        for oldest in forgotten {
+            let gone = self.forget(&oldest.run_id, oldest.end);
             // Here, without the part's lock: a long journal takes its time.
             drop(gone);
         }
@@ -157,7 +192,7 @@ impl Runs {
         let mut part = self.part(id);
         let Some(run) = part.remove(id) else { return false };
         if run.info.status.is_final() {
-            self.finished.lock().runs.retain(|(_, end)| *end != run.end);
+            self.finished.lock().remove(run.end);
         }
         true
     }

@@ -41,7 +41,7 @@ impl WorkflowMachine {
             Input::Call(id, outcome) => Ok(self.if_running(&id, |open| self.call_ended(&id, open, outcome))),
             Input::Child(id, outcome) => {
                 let open = self.state.open.get(&id);
-                Ok(open.map(|open| self.child_ended(&id, open, outcome, now_ms)).unwrap_or_default())
+                Ok(open.map(|open| self.child_ended(&id, open, *outcome, now_ms)).unwrap_or_default())
             }
             Input::Due(id) => Ok(self.state.open.get(&id).map(|open| self.due(&id, open, now_ms)).unwrap_or_default()),
             Input::Command(command) => self.command(command),
@@ -106,7 +106,7 @@ impl WorkflowMachine {
 
     // --- Answers -----------------------------------------------------------------------------------------------------
 
-    fn step_ended(&self, id: &EffectId, open: &Open, outcome: Result<StepReply>, now_ms: u64) -> Vec<EventBody> {
+    fn step_ended(&self, id: &EffectId, open: &Open, outcome: Result<Box<StepReply>>, now_ms: u64) -> Vec<EventBody> {
         let StepReply { output, suspend, label, bail, state, .. } = match outcome {
             Ok(reply) if reply.suspend.is_some() && !reply.sql.is_empty() => {
                 let message =
@@ -114,7 +114,7 @@ impl WorkflowMachine {
                 let error = Error::new(codes::STEP_RESULT_INVALID, message);
                 return vec![self.failure(id, open, &error, now_ms, Took::default())];
             }
-            Ok(reply) => reply,
+            Ok(reply) => *reply,
             Err(error) => return vec![self.failure(id, open, &error, now_ms, Took::default())],
         };
         if [output.is_some(), suspend.is_some(), bail.is_some()].into_iter().filter(|said| *said).count() > 1 {
