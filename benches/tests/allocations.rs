@@ -99,7 +99,7 @@ fn turns_deltas_rounds_and_steps_stay_within_their_allocations() -> Result<()> {
         ("delta", delta, 1.2),
         ("delta that is read", delta_read, 2.2),
         ("round of a tool", round, 110.0),
-        ("workflow of ten steps", flow, 245.0),
+        ("workflow of ten steps", flow, 252.0),
         ("step of a workflow", step, 18.2),
         ("step of a fan", item, 20.3),
     ];

@@ -716,7 +716,7 @@ export interface EngineOptions {
   /** What a commit waits for. */
   sync?: 'normal' | 'full';
   busyMs?: number;
-  /** Finished runs kept in memory. Default 1,000, fewer where they have more than 20,000 events together. */
+  /** Finished runs kept in memory. Default 1,000; fewer, but 100, where they have more than 20,000 events together. */
   keepFinished?: number;
   threads?: number;
   /** Events kept for a reader before the run waits for it. Default 256. */

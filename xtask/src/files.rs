@@ -41,7 +41,10 @@ pub(crate) fn fresh(folder: &Path) -> Result<(), String> {
 /// How many bytes this user may still write where `folder` is, if that can be found out.
 pub(crate) fn free(folder: &Path) -> Option<u64> {
     let said = Command::new("df").args(["-P", "-k"]).arg(folder).output().ok()?.stdout;
-    let line = String::from_utf8(said).ok()?.lines().nth(1)?.to_owned();
-    let kibibytes: u64 = line.split_whitespace().nth(3)?.parse().ok()?;
-    Some(kibibytes << 10)
+    let said = String::from_utf8(said).ok()?;
+    // What stands before the share that is used, which no name of a device or folder looks like. Less than none is none.
+    let columns: Vec<&str> = said.lines().nth(1)?.split_whitespace().collect();
+    let share = columns.iter().position(|column| column.strip_suffix('%').is_some_and(|n| n.parse::<u8>().is_ok()))?;
+    let kibibytes: i64 = columns[share.checked_sub(1)?].parse().ok()?;
+    Some(kibibytes.max(0).cast_unsigned() << 10)
 }

@@ -128,11 +128,11 @@ pub(crate) fn one<'a>(shell: &Shell, suite: &'a Suite, full: bool, minutes: f64)
     let started = now();
     let mut report = Report { full, tally: Tally::default(), failures: Vec::new() };
     // A full disk fails in a hundred places, and says so in few of them.
-    let room = files::free(shell.root());
+    let room = files::free(&shell.target()).or_else(|| files::free(shell.root()));
     if let Some(free) = room.filter(|free| *free < LEAST_ROOM) {
         report.fail(format!(
-            "the disk of {} has {} MiB left: make room (all suites together write about {WHOLE_RUN} GiB to `target`)",
-            shell.root().display(),
+            "the disk of {} has {} MiB left: make room (all suites together write about {WHOLE_RUN} GiB to it)",
+            shell.target().display(),
             free >> 20
         ));
         return (suite, report, started.elapsed());

@@ -4,8 +4,8 @@
 /// standard library's. That one withstands also who can measure how long a lookup takes; here a lookup ends in work that hides it.
 pub type Table<K, V> = foldhash::HashMap<K, V>;
 
-/// A map of what is mostly one thing, or a few: a list in the order of its keys. A tree makes a node of eleven places for the first of them
-/// and gives it back with the last, which for the effects of a run is at every step. Thousands at once cost a move of their tail each.
+/// A map of what is mostly one thing, or a few: a list in the order of its keys. A tree makes a node of eleven places for the first of them,
+/// which every run has that waits, and there may be ten thousand. Thousands in one map cost a move of their tail each.
 #[derive(Clone, Debug)]
 pub struct Few<K, V>(Vec<(K, V)>);
 

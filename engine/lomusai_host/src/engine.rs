@@ -47,7 +47,7 @@ struct Options {
     busy_ms: Option<u64>,
     /// Most callables at once. Default 256.
     callbacks_max: Option<usize>,
-    /// Finished runs kept in memory. Default 1,000.
+    /// Finished runs kept in memory. Default as `MemoryStore::new`.
     keep_finished: Option<usize>,
     /// Settings of providers that nobody registers, by the name before the slash of `provider/model`.
     providers: serde_json::Map<String, Value>,

@@ -198,10 +198,6 @@ pub(crate) enum First {
     Attach(EffectId, RunId),
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "what ends is nearly always an effect, and a box would be one more allocation for each"
-)]
 enum Woken {
     Message(Option<Box<Msg>>),
     Ended(Result<Input>),
@@ -256,13 +252,13 @@ impl Driver {
                 Woken::Message(None) => return Err(engine_closed()),
                 Woken::Ended(input) => {
                     let input = input?;
-                    match &input {
-                        Input::Child(id, outcome) => match **outcome {
+                    if let Input::Child(id, outcome) = &input {
+                        match **outcome {
+                            ChildOutcome::Finished { .. } => drop(self.work.children.remove(id)),
                             // It can be waited for again, also where what it waits for is known already and is not said twice.
                             ChildOutcome::Suspended(_) => drop(self.work.tokens.remove(id)),
-                            _ => drop(self.work.children.remove(id)),
-                        },
-                        _ => {}
+                            _ => {}
+                        }
                     }
                     // What a component said before it answered comes before its answer.
                     while let Ok(message) = self.inbox.try_recv() {

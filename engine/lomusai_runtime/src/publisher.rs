@@ -22,12 +22,19 @@ pub(crate) struct Publisher {
     primary: Option<Arc<EventQueue>>,
     /// Whether others need the run too, so that its reader must not stall it.
     detached: bool,
-    observers: Mutex<Option<broadcast::Sender<Arc<Event>>>>,
+    observers: Mutex<Observers>,
     /// Whether there has ever been an observer: for most runs there never is, and each of their events asks.
     observed: AtomicBool,
     /// What the readers were told already and need not hear at each step.
     advice: Mutex<HashSet<String>>,
     cancelled: CancelToken,
+}
+
+#[derive(Default)]
+struct Observers {
+    sender: Option<broadcast::Sender<Arc<Event>>>,
+    /// Whoever comes now hears that there is nothing more.
+    ended: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -46,7 +53,7 @@ impl Publisher {
         cancelled: CancelToken,
     ) -> Self {
         let place = Mutex::new(Place { seq, sub: 0 });
-        let (observers, observed, advice) = (Mutex::new(None), AtomicBool::new(false), Mutex::default());
+        let (observers, observed, advice) = (Mutex::default(), AtomicBool::new(false), Mutex::default());
         Self { run_id, clock, place, primary, detached, observers, observed, advice, cancelled }
     }
 
@@ -85,7 +92,7 @@ impl Publisher {
 
     fn has_observers(&self) -> bool {
         self.observed.load(Ordering::Acquire)
-            && self.observers.lock().as_ref().is_some_and(|sender| sender.receiver_count() > 0)
+            && self.observers.lock().sender.as_ref().is_some_and(|sender| sender.receiver_count() > 0)
     }
 
     /// Has something for the readers that is not kept, and waits where the primary reader is slow. They are told of it with what else comes
@@ -143,7 +150,7 @@ impl Publisher {
         if !self.observed.load(Ordering::Acquire) {
             return false;
         }
-        match &*self.observers.lock() {
+        match &self.observers.lock().sender {
             Some(sender) => sender.send(event.clone()).is_ok(),
             None => false,
         }
@@ -152,8 +159,13 @@ impl Publisher {
     pub(crate) fn subscribe(&self) -> (broadcast::Receiver<Arc<Event>>, u64) {
         let mut observers = self.observers.lock();
         self.observed.store(true, Ordering::Release);
-        let sender = observers.get_or_insert_with(|| broadcast::channel(OBSERVER_EVENTS).0);
-        (sender.subscribe(), self.seq())
+        let ended = observers.ended;
+        let sender = observers.sender.get_or_insert_with(|| broadcast::channel(OBSERVER_EVENTS).0);
+        let receiver = sender.subscribe();
+        if ended {
+            observers.sender = None;
+        }
+        (receiver, self.seq())
     }
 
     /// Nothing more comes.
@@ -161,6 +173,26 @@ impl Publisher {
         if let Some(queue) = &self.primary {
             queue.end();
         }
-        *self.observers.lock() = None;
+        *self.observers.lock() = Observers { sender: None, ended: true };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    #[tokio::test]
+    async fn whoever_comes_after_the_end_hears_that_it_is_over() {
+        let publisher = Publisher::new("r".into(), Arc::new(SystemClock), 0, None, false, CancelToken::new());
+        let (mut early, _) = publisher.subscribe();
+        publisher.end();
+        let (mut late, _) = publisher.subscribe();
+        for receiver in [&mut early, &mut late] {
+            let heard = tokio::time::timeout(Duration::from_secs(5), receiver.recv()).await;
+            assert!(matches!(heard, Ok(Err(broadcast::error::RecvError::Closed))));
+        }
     }
 }

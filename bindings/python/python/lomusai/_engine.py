@@ -50,8 +50,8 @@ class Engine(HistoryOperations, ScheduleOperations):
         threads: threads that drive runs. Default: one per core.
         busy_ms: how long to wait for another process's lock on the file.
         callbacks_max: most plain functions at once. Default 256.
-        keep_finished: finished runs kept in memory, without a `path`. Default 1,000, fewer where
-            they have more than 20,000 events together.
+        keep_finished: finished runs kept in memory, without a `path`. Default 1,000; fewer, but 100,
+            where they have more than 20,000 events together.
         reader_events: events kept for a reader before its run waits for it. Default 256.
         lease_ms: how long a lease on a run outlives its holder's last sign of life. Default 15,000.
         recoveries_max: how often a run is recovered without progress before it counts as poisoned. Default 5.

@@ -24,7 +24,7 @@ pub struct MemoryStore {
 
 impl Default for MemoryStore {
     fn default() -> Self {
-        Self::with_limits(Keep { runs: 1_000, events: 20_000 })
+        Self::with_limits(Keep { runs: 1_000, long_runs: 100, events: 20_000 })
     }
 }
 
@@ -43,14 +43,14 @@ struct Thread {
 }
 
 impl MemoryStore {
-    /// An empty store that keeps the newest 1,000 finished runs; fewer, where those have more than 20,000 events together.
+    /// An empty store that keeps the newest 1,000 finished runs; fewer, but 100, where those have more than 20,000 events together.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// An empty store that keeps so many finished runs, however long; older ones are forgotten as new ones finish.
     pub fn keeping(keep_finished: usize) -> Self {
-        Self::with_limits(Keep { runs: keep_finished, events: u64::MAX })
+        Self::with_limits(Keep { runs: keep_finished, long_runs: keep_finished, events: u64::MAX })
     }
 
     fn with_limits(keep: Keep) -> Self {
@@ -345,28 +345,37 @@ mod tests {
     }
 
     #[test]
-    fn long_runs_are_forgotten_sooner_but_never_the_newest() {
-        let store = MemoryStore::with_limits(Keep { runs: 10, events: 5 });
-        let finish = |id: &str, events: u64| {
-            let mut append = first(id, RunStatus::Completed).unwrap();
+    fn long_runs_are_forgotten_sooner_but_for_the_newest() {
+        let store = MemoryStore::with_limits(Keep { runs: 4, long_runs: 2, events: 6 });
+        let append = |id: &str, from: u64, to: u64, status| {
+            let mut append = first(id, status).unwrap();
             let event = |seq| Arc::new(Event::new(id.into(), seq, 0, 0, lomusai_wire::EventBody::RunResumed));
-            append.events = (1..=events).map(event).collect();
-            append.info.as_mut().unwrap().seq = events;
+            append.expected_seq = from;
+            append.events = (from + 1..=to).map(event).collect();
+            append.info.as_mut().unwrap().seq = to;
             block_on(store.commit(Batch { run: Some(append), ..Batch::default() })).unwrap();
         };
-        finish("a", 2);
-        finish("b", 2);
-        assert_eq!(listed(&store), ["b", "a"]);
-        finish("c", 2);
-        assert_eq!(listed(&store), ["c", "b"]);
+        let finish = |id: &str, events| append(id, 0, events, RunStatus::Failed);
+        for (id, events) in [("a", 2), ("b", 2), ("c", 2)] {
+            finish(id, events);
+        }
+        assert_eq!(listed(&store), ["c", "b", "a"]);
         finish("d", 9);
-        assert_eq!(listed(&store), ["d"]);
+        assert_eq!(listed(&store), ["d", "c"]);
+        // It has fewer than it is allowed, but two are kept however long they are.
         finish("e", 1);
-        block_on(store.delete_run(&"e".into())).unwrap();
-        finish("f", 5);
-        assert_eq!(listed(&store), ["f"]);
-        finish("g", 0);
-        assert_eq!(listed(&store), ["g", "f"]);
+        assert_eq!(listed(&store), ["e", "d"]);
+        block_on(store.delete_run(&"d".into())).unwrap();
+        finish("f", 2);
+        finish("g", 1);
+        assert_eq!(listed(&store), ["g", "f", "e"]);
+        // Tried again, and failed again in the same breath: as long as it is now, and the newest to end.
+        append("e", 1, 4, RunStatus::Failed);
+        assert_eq!(listed(&store), ["g", "e"]);
+        // Tried again, and at work.
+        append("g", 1, 2, RunStatus::Running);
+        finish("h", 2);
+        assert_eq!(listed(&store), ["h", "g", "e"]);
     }
 
     #[test]

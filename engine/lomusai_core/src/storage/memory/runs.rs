@@ -26,11 +26,13 @@ pub(super) struct Runs {
     keep: Keep,
 }
 
-/// How much of what has finished is kept. The newest run is, however long, unless none is to be.
+/// How much of what has finished is kept.
 #[derive(Clone, Copy)]
 pub(super) struct Keep {
+    /// At most so many runs.
     pub(super) runs: usize,
-    /// Of all of them together.
+    /// At most so many that have more than `events` together: who began a long run comes back for it.
+    pub(super) long_runs: usize,
     pub(super) events: u64,
 }
 
@@ -57,7 +59,7 @@ impl Finished {
         self.events += events;
         self.runs.push_back(Ended { run_id, end: self.ends, events });
         let mut forgotten = Vec::new();
-        while self.runs.len() > keep.runs || self.events > keep.events && self.runs.len() > 1 {
+        while self.runs.len() > keep.runs || self.events > keep.events && self.runs.len() > keep.long_runs {
             let Some(oldest) = self.runs.pop_front() else { break };
             self.events -= oldest.events;
             forgotten.push(oldest);
@@ -162,12 +164,16 @@ impl Runs {
         let (was, is) = (run.info.status.is_final(), info.status.is_final());
         run.info = *info;
         let mut forgotten = Vec::new();
-        if is && !was {
-            run.owner = None;
-            (run.end, forgotten) = self.finished.lock().add(run.info.run_id.clone(), run.info.seq, self.keep);
-        } else if was && !is {
-            // A workflow's run that failed may be tried again.
-            self.finished.lock().remove(run.end);
+        if was || is {
+            let mut finished = self.finished.lock();
+            // A workflow's run that failed may be tried again, and fail again at once.
+            if was {
+                finished.remove(run.end);
+            }
+            if is {
+                run.owner = None;
+                (run.end, forgotten) = finished.add(run.info.run_id.clone(), run.info.seq, self.keep);
+            }
         }
         drop(part);
         for oldest in forgotten {
