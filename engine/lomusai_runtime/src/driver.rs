@@ -774,8 +774,7 @@ impl Driver {
 
     fn remember_host_error(&mut self, input: &Input) {
         let error = match input {
-            Input::Tool(_, Err(error)) | Input::Call(_, Err(error)) => error,
-            Input::Step(_, Err(error)) => error,
+            Input::Tool(_, Err(error)) | Input::Call(_, Err(error)) | Input::Step(_, Err(error)) => error,
             Input::Model(_, outcome) => match &**outcome {
                 ModelOutcome::Failed { error, .. } => error,
                 _ => return,
